@@ -1,0 +1,242 @@
+"""Open, capture, attach, load: the only place that wires runtimes to stores."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import layertap
+from layertap.core.captures import Run
+from layertap.core.dtypes import Array
+from layertap.core.feeds import Feeds, make_feeds
+from layertap.core.graph import Graph
+from layertap.core.plan import Plan, make_plan
+from layertap.core.protocols import Json, Session
+from layertap.core.run import OnProgress, execute
+from layertap.core.select import Selector, select
+from layertap.core.units import parse_bytes
+from layertap.errors import LayertapError, SourceError
+from layertap.runtimes.registry import find_runtime
+from layertap.store.memory import MemoryStore
+
+
+def open(source: Any, runtime: str | None = None, **options: Any) -> Model:
+    """Open a model from a path or a live object.
+
+    ``runtime`` picks one where several fit (``"litert"`` or ``"tflm"`` for a ``.tflite``).
+    ``options`` are the runtime's own, for instance ``kernels="reference"`` (litert),
+    ``arena=96_000`` bytes (tflm) or ``allow_code=True`` for files that hold code.
+
+    Raises UnknownSource, CorruptModel, MissingRuntime or SourceError.
+    """
+    if isinstance(source, str | Path) and not Path(source).exists() and ":" not in str(source):
+        raise SourceError(f"there is no file {str(source)!r}", hint="check the path")
+    row = find_runtime(source, runtime)
+    try:
+        session = row.load().open(source, **options)
+    except TypeError as error:
+        if not options or "unexpected keyword" not in str(error):
+            raise
+        raise SourceError(f"the runtime {row.name!r} takes no such option: {error}") from error
+    return Model(session)
+
+
+class Model:
+    """A source opened in a runtime; a context manager that closes it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    @property
+    def graph(self) -> Graph:
+        """The tap points in execution order; prints as a table. Incomplete
+        (``graph.complete`` is False) while the runtime needs an example: see :meth:`trace`."""
+        return self.session.graph
+
+    def trace(self, x: Any) -> Graph:
+        """The graph for inputs like ``x`` (one batch), shapes and repeated calls included."""
+        feed = next(iter(self._feeds(x, None)))[0]
+        return self.session.trace(feed)
+
+    def plan(
+        self,
+        taps: Selector = None,
+        x: Any = None,
+        *,
+        samples: int | None = None,
+        batch_size: int | None = None,
+        budget: int | str | None = None,
+    ) -> Plan:
+        """What :meth:`capture` would read: shapes, dtypes and exact bytes per tap and in all.
+
+        ``x`` is an example for runtimes that need one, and gives the number of samples unless
+        ``samples`` does. Raises NoSuchTap, Untappable or BudgetExceeded.
+        """
+        batches = samples
+        if x is not None:
+            feeds = self._feeds(x, batch_size)
+            self._trace_first(feeds)
+            if samples is None:
+                samples, batches = feeds.samples, self._executions(feeds)
+        plan = self._plan(taps, samples, batches)
+        plan.check(_budget(budget))
+        return plan
+
+    def capture(
+        self,
+        x: Any,
+        taps: Selector = None,
+        *,
+        to: str | Path | None = None,
+        batch_size: int | None = None,
+        keep_inputs: bool = False,
+        budget: int | str | None = None,
+        compression: str | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        progress: OnProgress | None = None,
+    ) -> Run:
+        """Run the model over ``x`` and return what ``taps`` select, in memory or written to ``to``.
+
+        ``x`` is an array, a mapping of input names to arrays, a tuple of arrays, or an iterable of
+        batches. Without ``batch_size`` an array is one batch. ``taps=None`` reads everything that
+        the model computes. ``budget`` (bytes, or a text such as ``"2GB"``) refuses before running
+        where the size is known, else as soon as it is passed. ``compression="zstd"`` compresses
+        on disk; ``resume`` goes on with an interrupted run; ``overwrite`` replaces an existing one.
+
+        Raises SelectionError, PlanError, RunError or StoreError; what was committed to ``to`` stays
+        valid, and Ctrl-C leaves a run that ``resume`` completes.
+        """
+        feeds = self._feeds(x, batch_size)
+        feeds = self._trace_first(feeds)
+        plan = self._plan(taps, feeds.samples, self._executions(feeds), keep_inputs=keep_inputs)
+        limit = _budget(budget)
+        plan.check(limit)
+        if to is None:
+            memory = MemoryStore(plan.taps, self._provenance(plan))
+            execute(self.session, plan, feeds, memory, budget=limit, on_progress=progress)
+            return memory.run()
+        from layertap.store.zarr import ZarrStore
+
+        store = ZarrStore(
+            Path(to),
+            plan.taps,
+            self._provenance(plan),
+            compression=compression,
+            resume=resume,
+            overwrite=overwrite,
+        )
+        execute(self.session, plan, feeds, store, budget=limit, on_progress=progress)
+        return load(to)
+
+    def read(self, name: str) -> Array:
+        """The raw value of a weight, without running the model."""
+        (tap,) = select(self.graph, name)
+        return self.session.read(tap)
+
+    def close(self) -> None:
+        """Release the model. Idempotent."""
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        facts = self.session.provenance
+        return f"<Model {facts.get('model')} in {facts.get('runtime')}>\n{self.graph}"
+
+    def _feeds(self, x: Any, batch_size: int | None) -> Feeds:
+        able = self.session.capabilities
+        return make_feeds(x, self.session.inputs, batched=able.batched, batch_size=batch_size)
+
+    def _trace_first(self, feeds: Feeds) -> Feeds:
+        if not self.session.capabilities.traced:
+            return feeds
+        first, feeds = feeds.peek()
+        if first is not None:
+            self.session.trace(first[0])
+        return feeds
+
+    def _executions(self, feeds: Feeds) -> int | None:
+        """How often the model will be executed for ``feeds``."""
+        able = self.session.capabilities
+        if able.batched and able.batch is None:
+            return feeds.batches
+        return None if feeds.samples is None else feeds.samples // (able.batch or 1)
+
+    def _plan(
+        self,
+        taps: Selector,
+        samples: int | None,
+        batches: int | None,
+        *,
+        keep_inputs: bool = False,
+    ) -> Plan:
+        chosen = {tap.name for tap in select(self.graph, taps)}
+        if keep_inputs:
+            chosen |= {tap.name for tap in self.graph.inputs}
+        return make_plan(
+            [tap for tap in self.graph if tap.name in chosen],
+            taps_per_pass=self.session.capabilities.taps_per_pass,
+            samples=samples,
+            batches=batches,
+        )
+
+    def _provenance(self, plan: Plan) -> dict[str, Json]:
+        able = self.session.capabilities
+        return {
+            **self.session.provenance,
+            "bit_exact": able.bit_exact,
+            **({} if able.bit_exact else {"not_bit_exact_because": able.reason}),
+            "layertap": layertap.__version__,
+            "host": {
+                "system": platform.platform(),
+                "machine": platform.machine(),
+                "python": platform.python_version(),
+            },
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+
+
+def attach(
+    model: Any, taps: Selector = None, **options: Any
+) -> AbstractContextManager[Mapping[str, Any]]:
+    """Read ``taps`` of a live ``model`` while the caller runs it in a loop of their own.
+
+    The context manager gives a mapping from tap names to the values of the latest call. Raises
+    UnknownSource for what is not a live Keras or PyTorch model.
+    """
+    module = find_runtime(model).load()
+    if not hasattr(module, "attach"):
+        raise SourceError("only live models can be attached to", hint="use layertap.open instead")
+    attached: AbstractContextManager[Mapping[str, Any]] = module.attach(model, taps, **options)
+    return attached
+
+
+def load(path: str | Path) -> Run:
+    """A run on disk; captures are read when they are asked for. Raises StoreError."""
+    from layertap.store.zarr import load_run
+
+    return load_run(Path(path))
+
+
+def _budget(budget: int | str | None) -> int | None:
+    if budget is None:
+        return None
+    try:
+        return parse_bytes(budget)
+    except ValueError as error:
+        raise LayertapError(str(error), hint="give bytes, or a text such as '2GB'") from error

@@ -1,0 +1,267 @@
+"""From what a user passes as input to checked feeds of one batch each."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from layertap.core.dtypes import Array, is_real, numpy_dtype
+from layertap.core.graph import format_shape
+from layertap.core.quantization import Quantization
+from layertap.errors import FeedError
+
+Feed = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One input of a model: what a feed must hold under ``name``.
+
+    ``dtype`` is None and ``shape`` is None where the model does not fix them: then the value is
+    passed on as it is. ``shape`` includes the batch axis of a batched model; None in it means any
+    size. A name that starts with ``**`` stands for any further names, one that starts with ``*``
+    for any further positional inputs.
+    """
+
+    name: str
+    dtype: str | None = None
+    shape: tuple[int | None, ...] | None = None
+    quantization: Quantization | None = None
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """Feeds of one batch each. ``samples`` and ``batches`` are None where nobody knows yet."""
+
+    each: Iterable[tuple[Feed, int]]
+    samples: int | None
+    batches: int | None
+
+    def __iter__(self) -> Iterator[tuple[Feed, int]]:
+        """Pairs of a feed and its number of samples."""
+        return iter(self.each)
+
+    def peek(self) -> tuple[tuple[Feed, int] | None, Feeds]:
+        """The first pair, or None without any, and feeds that still start with it."""
+        rest = iter(self.each)
+        first = next(rest, None)
+        each = rest if first is None else itertools.chain([first], rest)
+        return first, Feeds(each, self.samples, self.batches)
+
+
+def is_array(value: object) -> bool:
+    """Whether ``value`` is an array or tensor of any framework."""
+    return hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__")
+
+
+def make_feeds(
+    x: Any, inputs: Sequence[InputSpec], *, batched: bool = True, batch_size: int | None = None
+) -> Feeds:
+    """Feeds from ``x``: one batch, or an iterable of batches.
+
+    An array, a mapping of names to arrays, a tuple of arrays (one per input) or nested lists of
+    numbers is one set of samples, cut into batches of ``batch_size`` when that is given. Anything
+    else that iterates (list, generator, DataLoader, ``tf.data.Dataset``) yields batches; what a
+    batch holds beyond the inputs, such as labels, is left out.
+
+    ``batched=False``: the model's inputs have no batch axis; a sample is then an exact input, and
+    an additional leading axis enumerates samples.
+
+    Raises FeedError with the expected and the given shape and dtype.
+    """
+    if _is_one_set(x):
+        return _cut(_named(x, inputs, exact=True), inputs, batched, batch_size)
+    if not isinstance(x, Iterable):
+        raise FeedError(
+            f"the input is {_a(x)}, not an array, a mapping, a tuple or an iterable of batches",
+            hint=_expected(inputs),
+        )
+    return Feeds(_each(x, inputs, batched, batch_size), None, _length(x))
+
+
+def _each(
+    batches: Iterable[Any], inputs: Sequence[InputSpec], batched: bool, batch_size: int | None
+) -> Iterator[tuple[Feed, int]]:
+    for batch in batches:
+        yield from _cut(_named(batch, inputs, exact=False), inputs, batched, batch_size)
+
+
+def _length(x: Any) -> int | None:
+    try:
+        return len(x)
+    except TypeError:
+        return None
+
+
+def _is_one_set(x: Any) -> bool:
+    if is_array(x) or isinstance(x, Mapping | int | float):
+        return True
+    if isinstance(x, tuple):
+        return True
+    return isinstance(x, list) and bool(x) and _is_numbers(x)
+
+
+def _is_numbers(x: Any) -> bool:
+    """Whether ``x`` is a number or nested lists of numbers (judged by the first)."""
+    while isinstance(x, list | tuple) and x:
+        x = x[0]
+    return isinstance(x, int | float | bool)
+
+
+def _named(x: Any, inputs: Sequence[InputSpec], *, exact: bool) -> dict[str, Any]:
+    """``x`` with input names. With ``exact`` a surplus of positional values is an error."""
+    if isinstance(x, Mapping):
+        return _check_names(dict(x), inputs)
+    values = list(x) if isinstance(x, tuple | list) and not _is_numbers(x) else [x]
+    names = [spec.name for spec in inputs if not spec.name.startswith("*")]
+    names += [f"{_further(inputs)}.{i}" for i in range(len(values)) if _further(inputs)]
+    if len(values) > len(names) and exact:
+        raise FeedError(
+            f"the input has {len(values)} arrays, the model takes {len(names)}",
+            hint=_expected(inputs),
+        )
+    return _check_names(dict(zip(names, values, strict=False)), inputs)
+
+
+def _further(inputs: Sequence[InputSpec]) -> str:
+    """The name under which further positional inputs go, or an empty text."""
+    names = (s.name for s in inputs)
+    return next((n[1:] for n in names if n.startswith("*") and not n.startswith("**")), "")
+
+
+def _check_names(feed: dict[str, Any], inputs: Sequence[InputSpec]) -> dict[str, Any]:
+    known = {spec.name for spec in inputs}
+    open_ended = any(name.startswith("*") for name in known)
+    for name in feed:
+        if name not in known and not open_ended:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+            raise FeedError(
+                f"the model has no input {name!r}",
+                hint=f"did you mean {near[0]!r}?" if near else _expected(inputs),
+            )
+    missing = [s.name for s in inputs if s.required and s.name not in feed and s.name[0] != "*"]
+    if missing:
+        raise FeedError(f"the input {missing[0]!r} is missing", hint=_expected(inputs))
+    return feed
+
+
+def _cut(
+    feed: dict[str, Any], inputs: Sequence[InputSpec], batched: bool, batch_size: int | None
+) -> Feeds:
+    by_name = {spec.name: spec for spec in inputs}
+    checked = {
+        name: _conform(value, by_name[name], batched) if name in by_name else value
+        for name, value in feed.items()
+    }
+    samples = _count(checked)
+    size = batch_size or samples or 1
+    if size < 1:
+        raise FeedError(f"a batch size of {size} is not possible", hint="give 1 or more")
+    starts = range(0, samples, size)
+    cut = ((slice_feed(checked, i, i + size, samples), min(size, samples - i)) for i in starts)
+    return Feeds(cut, samples, len(starts))
+
+
+def slice_feed(feed: Feed, start: int, stop: int, samples: int) -> dict[str, Any]:
+    """Samples ``start`` to ``stop`` of a feed of ``samples`` samples; what has no batch axis of
+    that length is passed on unchanged."""
+    if start == 0 and stop >= samples:
+        return dict(feed)
+    return {
+        name: value[start:stop] if _rows(value) == samples else value
+        for name, value in feed.items()
+    }
+
+
+def _rows(value: Any) -> int | None:
+    return int(value.shape[0]) if is_array(value) and len(value.shape) else None
+
+
+def _count(feed: Feed) -> int:
+    """Samples in the feed: the length of the first array's batch axis; 1 without an array."""
+    rows = (_rows(value) for value in feed.values())
+    return next((count for count in rows if count is not None), 1)
+
+
+def _conform(value: Any, spec: InputSpec, batched: bool) -> Any:
+    """``value`` as an array of the input's dtype and shape, or FeedError."""
+    dtype = None if spec.dtype is None else numpy_dtype(spec.dtype)
+    if dtype is None:
+        return np.asarray(value) if isinstance(value, list | int | float) else value
+    array = _cast(_to_numpy(value, spec), spec, dtype)
+    expected = spec.shape
+    if expected is None:
+        return array
+    if not batched:
+        if array.ndim == len(expected):
+            array = array[None]
+        expected = (None, *expected)
+    else:
+        expected = (None, *expected[1:])
+    fits = array.ndim == len(expected) and all(
+        want in (None, size) for want, size in zip(expected, array.shape, strict=True)
+    )
+    if not fits:
+        raise _misshapen(array, spec, expected)
+    return array
+
+
+def _to_numpy(value: Any, spec: InputSpec) -> Array:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise FeedError(
+            f"the input {spec.name!r} is {_a(value)} that NumPy cannot read: {error}",
+            hint="pass a NumPy array",
+        ) from error
+
+
+def _cast(array: Array, spec: InputSpec, dtype: np.dtype[Any]) -> Array:
+    if array.dtype == dtype:
+        return array
+    if is_real(array.dtype) and spec.quantization is not None:
+        return spec.quantization.quantize(array, dtype)
+    if is_real(array.dtype) and is_real(dtype):
+        return array.astype(dtype)
+    if array.dtype.kind in "iub" and (is_real(dtype) or _fits(array, dtype)):
+        return array.astype(dtype)
+    raise FeedError(
+        f"the input {spec.name!r} is {array.dtype}, the model takes {spec.dtype}",
+        hint="floats are quantized for inputs with a scale; integers must fit the input's dtype",
+    )
+
+
+def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
+    if dtype.kind not in "iu" or array.size == 0:
+        return dtype.kind in "iu"
+    limits = np.iinfo(dtype)
+    return bool(array.min() >= limits.min and array.max() <= limits.max)
+
+
+def _misshapen(array: Array, spec: InputSpec, expected: tuple[int | None, ...]) -> FeedError:
+    one = array.ndim == len(expected) - 1 and all(
+        want in (None, size) for want, size in zip(expected[1:], array.shape, strict=True)
+    )
+    return FeedError(
+        f"the input {spec.name!r} has shape {format_shape(array.shape)}, "
+        f"expected {format_shape(expected)}",
+        hint="add the batch axis: x[None]" if one else f"axis 0 counts samples; dtype {spec.dtype}",
+    )
+
+
+def _expected(inputs: Sequence[InputSpec]) -> str:
+    described = (
+        spec.name if spec.shape is None else f"{spec.name} {format_shape(spec.shape)} {spec.dtype}"
+        for spec in inputs
+    )
+    return f"the model takes {', '.join(described) or 'no inputs'}"
+
+
+def _a(value: object) -> str:
+    return f"a {type(value).__name__}"

@@ -1,0 +1,83 @@
+"""What a run will read, and how many bytes that is, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layertap.core.graph import TapPoint, format_table
+from layertap.core.units import format_bytes
+from layertap.errors import BudgetExceeded, Untappable
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The selected taps, grouped into passes, and the exact bytes of their captures.
+
+    ``passes`` are the groups of taps that one execution of the model reads. ``samples`` and
+    ``batches`` are None while the length of the input is unknown.
+    """
+
+    taps: tuple[TapPoint, ...]
+    passes: tuple[tuple[TapPoint, ...], ...]
+    samples: int | None = None
+    batches: int | None = None
+
+    @property
+    def sample_bytes(self) -> int | None:
+        """Bytes that one sample adds, None while a selected tap's size is unknown."""
+        return _total([tap for tap in self.taps if tap.per == "sample"])
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Bytes of all captures of the run, None while a size or the length is unknown."""
+        if self.samples is None or self.batches is None:
+            return None
+        total = 0
+        for per, count in (("sample", self.samples), ("batch", self.batches), ("run", 1)):
+            size = _total([tap for tap in self.taps if tap.per == per])
+            if size is None:
+                return None
+            total += size * count
+        return total
+
+    def check(self, budget: int | None) -> None:
+        """Raise BudgetExceeded when the total is known and above ``budget`` bytes."""
+        needed = self.total_bytes
+        if budget is not None and needed is not None and needed > budget:
+            raise BudgetExceeded(needed, budget)
+
+    def __str__(self) -> str:
+        sample, total = self.sample_bytes, self.total_bytes
+        size = "unknown size" if sample is None else f"{format_bytes(sample)} per sample"
+        if total is not None:
+            size += f", {total:,} bytes in all for {self.samples} samples"
+        return f"{format_table(self.taps)}\n{len(self.taps)} taps, {size}"
+
+
+def make_plan(
+    taps: Sequence[TapPoint],
+    *,
+    taps_per_pass: int | None = None,
+    samples: int | None = None,
+    batches: int | None = None,
+) -> Plan:
+    """A plan that reads ``taps`` in passes of at most ``taps_per_pass``.
+
+    Raises Untappable for a tap that cannot be read.
+    """
+    for tap in taps:
+        if tap.untappable:
+            raise Untappable(
+                f"{tap.name!r} cannot be read: {tap.untappable}",
+                hint="leave it out, for instance with '& ~\"NAME\"'",
+            )
+    size = taps_per_pass or len(taps) or 1
+    passes = tuple(tuple(taps[i : i + size]) for i in range(0, len(taps), size))
+    return Plan(tuple(taps), passes, samples, batches)
+
+
+def _total(taps: Sequence[TapPoint]) -> int | None:
+    sizes = [tap.row_bytes for tap in taps]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None

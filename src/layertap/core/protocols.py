@@ -1,0 +1,127 @@
+"""What a runtime and a store implement; everything else in layertap is written against these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from layertap.core.dtypes import Array
+from layertap.core.feeds import Feed, InputSpec
+from layertap.core.graph import Graph, TapPoint
+
+Emit = Callable[[TapPoint, Array], None]
+"""Called once per tap and pass, in graph order; the array is the receiver's to keep."""
+
+Pass = Callable[[Feed, Emit], None]
+
+Json = Any
+"""A value that the json module can write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a session can and cannot do.
+
+    batch: the only batch size that one pass takes; None when it takes any.
+    batched: the inputs have a batch axis; without one, a pass takes exactly one sample.
+    taps_per_pass: the most taps that one pass can read; None when there is no limit.
+    traced: the graph is complete only after :meth:`Session.trace` has seen an example feed.
+    bit_exact: the model's outputs are the same bits with and without taps.
+    reason: why not, when ``bit_exact`` is False; written into every run's provenance.
+    """
+
+    batch: int | None = None
+    batched: bool = True
+    taps_per_pass: int | None = None
+    traced: bool = False
+    bit_exact: bool = True
+    reason: str = ""
+
+
+class Session(Protocol):
+    """A model loaded in one runtime. Single-threaded; closed by its owner; close is idempotent."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def inputs(self) -> Sequence[InputSpec]:
+        """What a feed must hold; feeds are checked against it before they reach a pass."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def provenance(self) -> Mapping[str, Json]:
+        """``runtime`` and ``version``, ``model`` (``sha256`` or None, ``path`` or the type's
+        name) and every option that influences values, such as ``kernels``."""
+        ...
+
+    def trace(self, feed: Feed, /) -> Graph:
+        """Complete the graph for feeds like this one and return it; cheap when nothing is new.
+
+        Sessions whose graph is complete on opening return it unchanged. Raises FeedError when
+        the model does not take the feed.
+        """
+        ...
+
+    def read(self, tap: TapPoint, /) -> Array:
+        """The value of a weight, without running the model; the array is the receiver's."""
+        ...
+
+    def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
+        """Do the work that a selection needs once; the returned pass runs one batch.
+
+        ``taps`` are tap points of the graph, weights excepted, in graph order. Model inputs may
+        be among them. Raises Untappable or BudgetExceeded; the pass raises FeedError or
+        RuntimeFailure.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Receives the captures of one run, batch by batch.
+
+    ``write`` gets the next rows of a tap, enumerated on axis 0: one per sample, or one per executed
+    batch for ``per="batch"``; a batch may come in several writes. For ``per="run"`` it gets the
+    value itself, once, at the start. What was written counts only after ``commit``.
+    """
+
+    @property
+    def samples(self) -> int:
+        """Samples already committed; above 0 when an interrupted run is resumed."""
+        ...
+
+    def write(self, tap: TapPoint, rows: Array, /) -> None: ...
+
+    def commit(self, samples: int, feed: Feed, /) -> None:
+        """``samples`` more samples, fed by ``feed``, are complete."""
+        ...
+
+    def skip(self, samples: int, feed: Feed, /) -> None:
+        """The next ``samples`` samples are committed already; raises StoreError when ``feed`` is
+        not what they were captured from."""
+        ...
+
+    def close(self, complete: bool, /) -> None:
+        """Finish; ``complete`` tells whether every sample was seen. Idempotent."""
+        ...
+
+
+class Rows(Protocol):
+    """The captured rows of one tap in a store."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def samples(self) -> Array:
+        """The number of the sample (or batch) that each row belongs to, int64."""
+        ...
+
+    def read(self, start: int, stop: int, /) -> Array | list[Array]:
+        """Rows ``start`` to ``stop``: one array, or a list of arrays where shapes differ."""
+        ...

@@ -1,0 +1,195 @@
+"""Selectors: which tap points of a graph to read.
+
+Grammar, loosest first::
+
+    selector := either ("|" either)*          union
+    either   := part ("&" part)*              intersection
+    part     := "~" part | "(" selector ")" | atom
+    atom     := NAME | GLOB | #17 | s1/#3 | op:GLOB | kind:KIND | re:REGEX | "quoted atom"
+
+A text that is the exact name of a tap point means that tap point, whatever characters it holds.
+``re:`` takes the rest of the text, ``|`` and ``&`` included; quote it to combine it. Patterns
+range over what the model computes; arguments, inputs and weights are reached by their exact name,
+their native index, or in a selector that names a kind (``kind:weight & conv*``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import get_args
+
+from layertap.core.graph import COMPUTED, Graph, Kind, TapPoint
+from layertap.errors import NoSuchTap, SelectionError
+
+Predicate = Callable[[TapPoint], bool]
+Selector = str | Predicate | Iterable["str | Predicate"] | None
+
+_NATIVE = re.compile(r"(?:s\d+/)?#\d+")
+_KINDS = get_args(Kind)
+
+
+def compile_selector(selector: Selector) -> Predicate:
+    """One predicate for ``selector``; ``None`` selects everything that the model computes.
+
+    Useful where tap points appear one by one. Raises SelectionError on bad syntax; that nothing
+    matches can only be told by :func:`select`, which sees the whole graph.
+    """
+    if selector is None:
+        return _computed
+    if callable(selector):
+        return selector
+    if isinstance(selector, str):
+        return _Parser(selector).predicate()
+    parts = [compile_selector(part) for part in selector]
+    return lambda tap: any(part(tap) for part in parts)
+
+
+def select(graph: Graph, selector: Selector) -> tuple[TapPoint, ...]:
+    """The tap points of ``graph`` that ``selector`` matches, in graph order.
+
+    A list or tuple is a union whose every member must match something. Raises SelectionError on
+    bad syntax and NoSuchTap, with near names, when nothing matches.
+    """
+    if selector is None or isinstance(selector, str) or callable(selector):
+        return _select_one(graph, selector)
+    chosen = {tap.name for part in selector for tap in _select_one(graph, part)}
+    if not chosen:
+        raise NoSuchTap("the selection is empty", hint="name at least one tap, or '*' for all")
+    return tuple(tap for tap in graph if tap.name in chosen)
+
+
+def _select_one(graph: Graph, selector: str | Predicate | None) -> tuple[TapPoint, ...]:
+    if isinstance(selector, str) and selector in graph:
+        return (graph[selector],)
+    predicate = compile_selector(selector)
+    chosen = tuple(tap for tap in graph if predicate(tap))
+    if not chosen:
+        raise no_such_tap(graph, selector)
+    return chosen
+
+
+def no_such_tap(graph: Graph, selector: object) -> NoSuchTap:
+    """The error for a selector that matches nothing in ``graph``, with near names."""
+    if not isinstance(selector, str):
+        return NoSuchTap("the selector matches no tap point", hint="see the model's graph")
+    wanted = selector.strip("*?").lower()
+    names = {tap.name.lower(): tap.name for tap in graph}
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    near += [name for name in names if wanted and wanted in name][: 3 - len(near)]
+    hint = f"near names: {', '.join(names[name] for name in dict.fromkeys(near))}" if near else ""
+    return NoSuchTap(
+        f"no tap point matches {selector!r}",
+        hint=hint or f"the graph has {len(graph)} tap points; list them with 'layertap ls'",
+    )
+
+
+def _computed(tap: TapPoint) -> bool:
+    return tap.kind in COMPUTED
+
+
+class _Parser:
+    """Recursive descent over one selector text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.names_kind = False
+
+    def predicate(self) -> Predicate:
+        matches = self._union()
+        if self._peek():
+            raise self._error(f"unexpected {self._peek()!r}")
+        return lambda tap: tap.name == self.text or matches(tap)
+
+    def _union(self) -> Predicate:
+        parts = [self._intersection()]
+        while self._take("|"):
+            parts.append(self._intersection())
+        return parts[0] if len(parts) == 1 else lambda tap: any(part(tap) for part in parts)
+
+    def _intersection(self) -> Predicate:
+        parts = [self._part()]
+        while self._take("&"):
+            parts.append(self._part())
+        return parts[0] if len(parts) == 1 else lambda tap: all(part(tap) for part in parts)
+
+    def _part(self) -> Predicate:
+        if self._take("~"):
+            part = self._part()
+            return lambda tap: self._in_reach(tap) and not part(tap)
+        if self._take("("):
+            inner = self._union()
+            if not self._take(")"):
+                raise self._error("missing ')'")
+            return inner
+        if self._take('"'):
+            return self._atom(self._until_quote())
+        if self.text.startswith("re:", self.at):
+            rest, self.at = self.text[self.at :], len(self.text)
+            return self._atom(rest.strip())
+        return self._atom(self._bare())
+
+    def _atom(self, text: str) -> Predicate:
+        if not text:
+            raise self._error("a pattern is missing")
+        if _NATIVE.fullmatch(text):
+            return lambda tap: tap.native == text
+        head, _, pattern = text.partition(":")
+        if head == "kind" and pattern in _KINDS:
+            self.names_kind = True
+            return lambda tap: tap.kind == pattern
+        if head == "kind":
+            raise self._error(f"unknown kind {pattern!r}, it is one of {', '.join(_KINDS)};")
+        if head == "op":
+            wanted = pattern.lower()
+            return lambda tap: self._in_reach(tap) and fnmatchcase(tap.op.lower(), wanted)
+        if head == "re":
+            search = self._regex(pattern).search
+            return lambda tap: self._in_reach(tap) and search(tap.name) is not None
+        return lambda tap: tap.name == text or (self._in_reach(tap) and fnmatchcase(tap.name, text))
+
+    def _in_reach(self, tap: TapPoint) -> bool:
+        return self.names_kind or tap.kind in COMPUTED
+
+    def _regex(self, pattern: str) -> re.Pattern[str]:
+        try:
+            return re.compile(pattern)
+        except re.error as error:
+            raise self._error(f"bad regular expression {pattern!r}: {error}") from error
+
+    def _until_quote(self) -> str:
+        end = self.text.find('"', self.at)
+        if end < 0:
+            raise self._error("missing closing quote")
+        quoted, self.at = self.text[self.at : end], end + 1
+        return quoted
+
+    def _bare(self) -> str:
+        """Text up to the next operator; parentheses inside a name must be balanced."""
+        start, depth = self.at, 0
+        while self.at < len(self.text):
+            char = self.text[self.at]
+            if depth == 0 and char in "|&)":
+                break
+            depth += (char == "(") - (char == ")")
+            self.at += 1
+        return self.text[start : self.at].strip()
+
+    def _peek(self) -> str:
+        while self.at < len(self.text) and self.text[self.at].isspace():
+            self.at += 1
+        return self.text[self.at : self.at + 1]
+
+    def _take(self, char: str) -> bool:
+        found = self._peek() == char
+        self.at += found
+        return found
+
+    def _error(self, what: str) -> SelectionError:
+        return SelectionError(
+            f"{what} at position {self.at} of the selector {self.text!r}",
+            hint='patterns combine with |, & and ~; put a name that holds these in "quotes"',
+        )

@@ -1,0 +1,82 @@
+"""Every error layertap raises on purpose. Each says what happened and how to mend it."""
+
+from __future__ import annotations
+
+
+class LayertapError(Exception):
+    """Base of all layertap errors.
+
+    ``message`` says what happened in one line; ``hint`` says how to mend it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class SourceError(LayertapError):
+    """The thing to open cannot be opened."""
+
+
+class UnknownSource(SourceError):
+    """No runtime recognises the source."""
+
+
+class CorruptModel(SourceError):
+    """The model file is damaged or violates its format."""
+
+
+class MissingRuntime(LayertapError, ImportError):
+    """The framework that the source needs is not installed; the hint names the extra."""
+
+
+class SelectionError(LayertapError):
+    """A selector cannot be understood."""
+
+
+class NoSuchTap(SelectionError, KeyError):
+    """A selector matches no tap point; the hint lists near names."""
+
+
+class PlanError(LayertapError):
+    """The selected taps cannot be read as asked."""
+
+
+class Untappable(PlanError):
+    """A tap point exists but its value cannot be read; the message says why."""
+
+
+class BudgetExceeded(PlanError):
+    """The captures need more bytes than the budget allows."""
+
+    def __init__(self, needed: int, available: int, *, hint: str = "") -> None:
+        super().__init__(
+            f"the captures need {needed:,} bytes, the budget is {available:,}",
+            hint=hint or "select fewer taps, fewer samples, or raise the budget",
+        )
+        self.needed = needed
+        self.available = available
+
+
+class RunError(LayertapError):
+    """A run could not be carried out."""
+
+
+class FeedError(RunError):
+    """An input is missing, unknown, or has the wrong shape or dtype."""
+
+
+class RuntimeFailure(RunError):
+    """The framework failed while running the model; the native error is the cause."""
+
+
+class StoreError(LayertapError):
+    """A run on disk cannot be written or read."""
+
+
+class WireError(LayertapError):
+    """Bytes from a device are not a valid message."""

@@ -1,0 +1,1 @@
+"""One package per framework; :mod:`layertap.runtimes.registry` knows them all."""

@@ -1,0 +1,117 @@
+"""Which runtime opens which source: a table. No framework is imported here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from layertap.errors import MissingRuntime, SourceError, UnknownSource
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One row of the table.
+
+    ``module`` is imported when the runtime is used; it offers ``open(source, **options)`` and
+    returns a :class:`layertap.core.protocols.Session`, and may offer ``attach(obj, selector)``.
+    ``suffixes`` are file suffixes it opens, ``roots`` the root modules of live objects'
+    types, ``packages`` what must be installed, ``extra`` the layertap extra that installs it.
+    """
+
+    name: str
+    module: str
+    extra: str
+    packages: tuple[str, ...]
+    suffixes: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()
+
+    def missing(self) -> str:
+        """The first package that is not installed, or an empty text."""
+        return next((p for p in self.packages if importlib.util.find_spec(p) is None), "")
+
+    def load(self) -> ModuleType:
+        """The runtime's module. Raises MissingRuntime when a package is not installed."""
+        try:
+            return importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] not in self.packages:
+                raise
+            raise missing_runtime(self, error.name) from error
+
+
+def missing_runtime(runtime: Runtime, package: str) -> MissingRuntime:
+    """The error that tells how to install what ``runtime`` needs."""
+    return MissingRuntime(
+        f"the runtime {runtime.name!r} needs {package!r}, which is not installed",
+        hint=f"pip install 'layertap[{runtime.extra}]'",
+    )
+
+
+BUILTIN = (
+    # Keras before PyTorch: with its torch backend, a Keras model is an nn.Module too.
+    Runtime("keras", "layertap.runtimes.keras", "keras", ("keras",), (".keras", ".h5"), ("keras",)),
+    Runtime("torch", "layertap.runtimes.torch", "torch", ("torch",), (".pt", ".pth"), ("torch",)),
+    Runtime("litert", "layertap.runtimes.litert", "litert", ("ai_edge_litert",), (".tflite",)),
+    Runtime("tflm", "layertap.runtimes.tflm", "tflm", ("tflite_micro",), (".tflite",)),
+)
+
+ENTRY_POINTS = "layertap.runtimes"
+"""Entry point group; each entry loads a :class:`Runtime`."""
+
+
+@cache
+def runtimes() -> tuple[Runtime, ...]:
+    """The built-in runtimes, then those that other packages register."""
+    return (*BUILTIN, *(entry.load() for entry in entry_points(group=ENTRY_POINTS)))
+
+
+def find_runtime(source: Any, name: str | None = None) -> Runtime:
+    """The runtime called ``name``, or the first that fits ``source`` and is installed.
+
+    ``source`` is a path or a live object; the object's type is recognised by the root modules of
+    its bases, and nothing is imported. Raises UnknownSource when none fits.
+    """
+    if name is not None:
+        return _by_name(name)
+    fitting = [runtime for runtime in runtimes() if _fits(runtime, source)]
+    if not fitting:
+        raise _unknown(source)
+    return next((runtime for runtime in fitting if not runtime.missing()), fitting[0])
+
+
+def _by_name(name: str) -> Runtime:
+    for runtime in runtimes():
+        if runtime.name == name:
+            return runtime
+    names = ", ".join(runtime.name for runtime in runtimes())
+    raise UnknownSource(f"there is no runtime {name!r}", hint=f"it is one of {names}")
+
+
+def _fits(runtime: Runtime, source: Any) -> bool:
+    if isinstance(source, str | Path):
+        return Path(source).suffix.lower() in runtime.suffixes
+    return any(root in runtime.roots for root in _root_modules(source))
+
+
+def _root_modules(source: Any) -> Iterator[str]:
+    for base in type(source).__mro__:
+        yield base.__module__.partition(".")[0]
+
+
+def _unknown(source: Any) -> SourceError:
+    suffixes = ", ".join(dict.fromkeys(s for runtime in runtimes() for s in runtime.suffixes))
+    if isinstance(source, str | Path):
+        return UnknownSource(
+            f"no runtime opens {str(source)!r}", hint=f"files end in one of {suffixes}"
+        )
+    return UnknownSource(
+        f"no runtime opens a {type(source).__module__}.{type(source).__qualname__}",
+        hint=f"pass a Keras or PyTorch model, or a file that ends in one of {suffixes}",
+    )

@@ -1,0 +1,1 @@
+"""Where captures go: into memory, or onto disk as Zarr v3."""
