@@ -79,8 +79,7 @@ class Model:
         """
         batches = samples
         if x is not None:
-            feeds = self._feeds(x, batch_size)
-            self._trace_first(feeds)
+            feeds = self._trace_first(self._feeds(x, batch_size))
             if samples is None:
                 samples, batches = feeds.samples, self._executions(feeds)
         plan = self._plan(taps, samples, batches)

@@ -42,20 +42,24 @@ def execute(
     every case, with what was committed intact. Raises whatever the session, the feeds or the sink
     raise, and BudgetExceeded as soon as the captures pass ``budget`` bytes.
     """
-    run = _Run(session, plan, sink, budget)
     complete = False
     try:
+        run = _Run(session, plan, sink, budget)
         run.constants()
         for batches, (feed, samples) in enumerate(feeds, 1):
             run.batch(feed, samples)
             if on_progress is not None:
                 on_progress(Progress(run.samples, feeds.samples, batches, feeds.batches, run.bytes))
+        if not run.samples:
+            raise FeedError("the input holds no samples", hint="give at least one")
         complete = True
     finally:
         sink.close(complete)
 
 
 class _Run:
+    """One execution of a plan: what is fixed for all batches, and the counts so far."""
+
     def __init__(self, session: Session, plan: Plan, sink: Sink, budget: int | None) -> None:
         self.session, self.sink, self.budget = session, sink, budget
         self.weights = [tap for tap in plan.taps if tap.per == "run"]
