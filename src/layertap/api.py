@@ -77,11 +77,11 @@ class Model:
         ``x`` is an example for runtimes that need one, and gives the number of samples unless
         ``samples`` does. Raises NoSuchTap, Untappable or BudgetExceeded.
         """
-        batches = samples
+        batches = None if samples is None else -(-samples // (batch_size or samples or 1))
         if x is not None:
             feeds = self._trace_first(self._feeds(x, batch_size))
             if samples is None:
-                samples, batches = feeds.samples, self._executions(feeds)
+                samples, batches = feeds.samples, feeds.batches
         plan = self._plan(taps, samples, batches)
         plan.check(_budget(budget))
         return plan
@@ -113,7 +113,7 @@ class Model:
         """
         feeds = self._feeds(x, batch_size)
         feeds = self._trace_first(feeds)
-        plan = self._plan(taps, feeds.samples, self._executions(feeds), keep_inputs=keep_inputs)
+        plan = self._plan(taps, feeds.samples, feeds.batches, keep_inputs=keep_inputs)
         limit = _budget(budget)
         plan.check(limit)
         if to is None:
@@ -169,12 +169,12 @@ class Model:
             self.session.trace(first[0])
         return feeds
 
-    def _executions(self, feeds: Feeds) -> int | None:
-        """How often the model will be executed for ``feeds``."""
+    def _executions(self, samples: int | None, batches: int | None) -> int | None:
+        """How often one pass will execute the model, None while unknown."""
         able = self.session.capabilities
         if able.batched and able.batch is None:
-            return feeds.batches
-        return None if feeds.samples is None else feeds.samples // (able.batch or 1)
+            return batches
+        return None if samples is None else samples // (able.batch or 1)
 
     def _plan(
         self,
@@ -191,7 +191,7 @@ class Model:
             [tap for tap in self.graph if tap.name in chosen],
             taps_per_pass=self.session.capabilities.taps_per_pass,
             samples=samples,
-            batches=batches,
+            batches=self._executions(samples, batches),
         )
 
     def _provenance(self, plan: Plan) -> dict[str, Json]:
