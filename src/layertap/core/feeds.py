@@ -77,7 +77,7 @@ def make_feeds(
     """
     if _is_one_set(x):
         return _cut(_named(x, inputs, exact=True), inputs, batched, batch_size)
-    if not isinstance(x, Iterable):
+    if isinstance(x, str | bytes) or not isinstance(x, Iterable):
         raise FeedError(
             f"the input is {_a(x)}, not an array, a mapping, a tuple or an iterable of batches",
             hint=_expected(inputs),
@@ -159,6 +159,7 @@ def _cut(
         name: _conform(value, by_name[name], batched) if name in by_name else value
         for name, value in feed.items()
     }
+    _check_lengths(checked, inputs)
     samples = _count(checked)
     size = batch_size or samples or 1
     if size < 1:
@@ -187,6 +188,18 @@ def _count(feed: Feed) -> int:
     """Samples in the feed: the length of the first array's batch axis; 1 without an array."""
     rows = (_rows(value) for value in feed.values())
     return next((count for count in rows if count is not None), 1)
+
+
+def _check_lengths(feed: Feed, inputs: Sequence[InputSpec]) -> None:
+    """All inputs whose shape the model fixes must hold the same number of samples."""
+    fixed = (spec.name for spec in inputs if spec.shape is not None and spec.name in feed)
+    rows = [(name, _rows(feed[name])) for name in fixed]
+    for name, count in rows[1:]:
+        if count != rows[0][1]:
+            raise FeedError(
+                f"the input {rows[0][0]!r} holds {rows[0][1]} samples, {name!r} holds {count}",
+                hint="axis 0 counts samples and is the same for all inputs",
+            )
 
 
 def _conform(value: Any, spec: InputSpec, batched: bool) -> Any:

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layertap.core.feeds import InputSpec, make_feeds
+from layertap.core.quantization import Quantization
+from layertap.errors import FeedError
+
+ONE = (InputSpec("x", "float32", (None, 3)),)
+TWO = (InputSpec("a", "float32", (None, 2)), InputSpec("b", "int8", (None,)))
+
+
+def feeds(x: Any, inputs: Any = ONE, **options: Any) -> list[tuple[dict[str, Any], int]]:
+    return [(dict(feed), samples) for feed, samples in make_feeds(x, inputs, **options)]
+
+
+def test_an_array_is_one_batch() -> None:
+    x = np.ones((5, 3), np.float32)
+    ((feed, samples),) = feeds(x)
+    assert samples == 5
+    assert feed["x"] is x
+
+
+@given(st.integers(1, 20), st.integers(1, 7))
+def test_cut_into_batches(samples: int, size: int) -> None:
+    x = np.arange(samples * 3, dtype=np.float32).reshape(samples, 3)
+    made = make_feeds(x, ONE, batch_size=size)
+    parts = list(made)
+    assert [n for _, n in parts] == [len(feed["x"]) for feed, _ in parts]
+    assert (made.samples, made.batches) == (samples, len(parts))
+    np.testing.assert_array_equal(np.concatenate([feed["x"] for feed, _ in parts]), x)
+
+
+def test_iterables_of_batches() -> None:
+    x, labels = np.ones((2, 3), np.float32), np.zeros(2)
+    assert [n for _, n in feeds([x, x])] == [2, 2]
+    assert [n for _, n in feeds(iter([x]))] == [2]
+    assert [n for _, n in feeds([{"x": x}, (x,), [x, labels], (x, labels)])] == [2] * 4
+    assert make_feeds([x, x], ONE).batches == 2
+    assert make_feeds(iter([x, x]), ONE).batches is None
+
+
+def test_nested_lists_of_numbers_are_an_array() -> None:
+    ((feed, samples),) = feeds([[1, 2, 3], [4, 5, 6]])
+    assert samples == 2
+    assert feed["x"].dtype == np.float32
+
+
+def test_several_inputs() -> None:
+    a, b = np.ones((4, 2), np.float32), np.ones(4, np.int8)
+    for x in ((a, b), {"a": a, "b": b}, {"b": b, "a": a}):
+        ((feed, samples),) = feeds(x, TWO)
+        assert samples == 4
+        assert feed["b"] is b
+
+
+@pytest.mark.parametrize(
+    ("x", "what"),
+    [
+        (np.ones((5, 4), np.float32), "shape 5x4, expected \\?x3"),
+        (np.ones(3, np.float32), r"x\[None\]"),
+        (np.ones((1, 3), complex), "complex128"),
+        ({"y": np.ones((1, 3))}, "no input 'y'"),
+        ({}, "'x' is missing"),
+        ((np.ones((1, 3)), np.ones((1, 3))), "2 arrays"),
+        (object(), "not an array"),
+        ({"x": [[1, 2], [3]]}, "cannot read"),
+        (None, "not an array"),
+        ("text", "a str, not an array"),
+    ],
+)
+def test_bad_feeds(x: Any, what: str) -> None:
+    with pytest.raises(FeedError, match=what) as caught:
+        feeds(x)
+    assert caught.value.hint
+
+
+def test_inputs_of_different_lengths() -> None:
+    with pytest.raises(FeedError, match="4 samples.*3"):
+        feeds((np.ones((4, 2), np.float32), np.ones(3, np.int8)), TWO)
+
+
+def test_floats_are_quantized_and_integers_taken_as_they_are() -> None:
+    spec = (InputSpec("x", "int8", (None, 1), Quantization((0.5,), (-128,))),)
+    ((feed, _),) = feeds(np.array([[0.0], [1.0], [1000.0]]), spec)
+    np.testing.assert_array_equal(feed["x"], np.array([[-128], [-126], [127]], np.int8))
+    ((feed, _),) = feeds(np.array([[-128], [5]], np.int64), spec)
+    np.testing.assert_array_equal(feed["x"], np.array([[-128], [5]], np.int8))
+    with pytest.raises(FeedError, match="int64"):
+        feeds(np.array([[200]]), spec)
+
+
+def test_without_a_batch_axis() -> None:
+    spec = (InputSpec("x", "float32", (3,)),)
+    ((feed, samples),) = feeds(np.ones(3, np.float32), spec, batched=False)
+    assert (feed["x"].shape, samples) == ((1, 3), 1)
+    ((feed, samples),) = feeds(np.ones((4, 3), np.float32), spec, batched=False)
+    assert (feed["x"].shape, samples) == ((4, 3), 4)
+
+
+def test_open_ended_inputs() -> None:
+    spec = (InputSpec("x"), InputSpec("*args"), InputSpec("**kwargs"))
+    a = np.ones((2, 1))
+    ((feed, _),) = feeds((a, a, a), spec)
+    assert list(feed) == ["x", "args.0", "args.1"]
+    ((feed, _),) = feeds({"x": a, "mask": None}, spec)
+    assert feed["mask"] is None
