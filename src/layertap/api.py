@@ -34,7 +34,7 @@ def open(source: Any, runtime: str | None = None, **options: Any) -> Model:
 
     Raises UnknownSource, CorruptModel, MissingRuntime or SourceError.
     """
-    if isinstance(source, str | Path) and not Path(source).exists() and ":" not in str(source):
+    if isinstance(source, str | Path) and not Path(source).exists():
         raise SourceError(f"there is no file {str(source)!r}", hint="check the path")
     row = find_runtime(source, runtime)
     try:
