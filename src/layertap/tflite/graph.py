@@ -1,0 +1,188 @@
+"""The tap points of a .tflite file: every tensor of every subgraph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from layertap.core.dtypes import numpy_dtype
+from layertap.core.feeds import InputSpec
+from layertap.core.graph import Graph, Kind, Per, TapPoint
+from layertap.tflite.model import Operator, Subgraph, Tensor, TfliteModel
+from layertap.tflite.names import unique_names
+
+MAIN = 0
+"""The subgraph that is run; the others run when an operator calls them."""
+
+DATA_DEPENDENT = frozenset({"WHERE", "UNIQUE", "RANGE", "NON_MAX_SUPPRESSION_V4"}) | {
+    "NON_MAX_SUPPRESSION_V5"
+}
+"""Operators whose first output axis counts what they found, never samples."""
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class TapGraph:
+    """The graph, the inputs of the main subgraph in its order, and its batch size (None when
+    the inputs share no first axis)."""
+
+    graph: Graph
+    inputs: tuple[InputSpec, ...]
+    batch: int | None
+
+
+def tap_graph(model: TfliteModel, *, dynamic: bool = False) -> TapGraph:
+    """All tensors of ``model`` as tap points in execution order.
+
+    Per subgraph: inputs, what the operators compute, state, weights, and tensors that nothing
+    computes. ``dynamic=True`` leaves sizes open (None) that the file declares open, except the
+    batch axis, for runtimes that can resize tensors.
+    """
+    names = iter(unique_names([_wanted_name(s, t) for s in model.subgraphs for t in s.tensors]))
+    named = [[next(names) for _ in subgraph.tensors] for subgraph in model.subgraphs]
+    main = model.subgraphs[MAIN]
+    batch = _batch(main)
+    taps: list[TapPoint] = []
+    for subgraph, own in zip(model.subgraphs, named, strict=True):
+        reason = "" if subgraph is main else _not_run(model, subgraph)
+        taps += _Tapper(subgraph, own, batch, dynamic, reason).taps()
+    graph = Graph(taps)
+    inputs = (graph[named[MAIN][i]] for i in dict.fromkeys(main.inputs))
+    specs = (InputSpec(t.name, t.dtype, t.shape, t.quantization) for t in inputs)
+    return TapGraph(graph, tuple(specs), batch)
+
+
+def _wanted_name(subgraph: Subgraph, tensor: Tensor) -> str:
+    name = tensor.name or f"tensor_{tensor.index}"
+    if not tensor.name:
+        for operator in subgraph.operators:
+            if tensor.index in operator.outputs:
+                name = f"{operator.name.lower()}_{tensor.index}"
+                break
+    return name if subgraph.index == MAIN else f"s{subgraph.index}/{name}"
+
+
+def _batch(main: Subgraph) -> int | None:
+    shapes = [main.tensors[i].shape for i in main.inputs]
+    first = {shape[0] if shape else 0 for shape in shapes}
+    size = first.pop() if len(first) == 1 else 0
+    return size if size > 0 else None
+
+
+def _not_run(model: TfliteModel, subgraph: Subgraph) -> str:
+    """Why the tensors of a subgraph other than the main one cannot be read."""
+    for caller in model.subgraphs:
+        for operator in caller.operators:
+            if subgraph.index in operator.calls:
+                return (
+                    f"it lives inside a subgraph that {operator.name} runs, any number of times; "
+                    "only tensors of the main subgraph can be made outputs"
+                )
+    for signature in model.signatures:
+        if signature.subgraph == subgraph.index:
+            return f"it belongs to the signature {signature.key!r}; the main subgraph is run"
+    return "it belongs to a subgraph that nothing runs"
+
+
+class _Tapper:
+    """The tap points of one subgraph."""
+
+    def __init__(
+        self, subgraph: Subgraph, names: Sequence[str], batch: int | None, dynamic: bool, why: str
+    ) -> None:
+        self.subgraph, self.names, self.batch, self.dynamic = subgraph, names, batch, dynamic
+        self.why = why
+        self.inputs = frozenset(subgraph.inputs)
+        self.outputs = frozenset(subgraph.outputs)
+        self.consumed = {i for operator in subgraph.operators for i in operator.inputs}
+        self.producers: dict[int, list[Operator]] = {}
+        for operator in subgraph.operators:
+            for i in dict.fromkeys(operator.outputs):
+                if i >= 0:
+                    self.producers.setdefault(i, []).append(operator)
+        opened = (subgraph.tensors[i].signature for i in subgraph.inputs)
+        self.open_batch = any(signature and signature[0] < 0 for signature in opened)
+
+    def taps(self) -> Iterator[TapPoint]:
+        tensors = self.subgraph.tensors
+        kinds = [self._kind(tensor) for tensor in tensors]
+        inputs = dict.fromkeys(self.subgraph.inputs)
+        computed = [i for i in self.producers if i not in inputs and kinds[i] != "state"]
+        rest = [i for i in range(len(tensors)) if i not in inputs and i not in set(computed)]
+        for kind in ("state", "weight", "activation", "output"):
+            computed += [i for i in rest if kinds[i] == kind]
+        for i in (*inputs, *computed):
+            yield self._tap(tensors[i], kinds[i])
+
+    def _kind(self, tensor: Tensor) -> Kind:
+        i = tensor.index
+        if i in self.inputs:
+            return "input"
+        if tensor.variable:
+            return "state"
+        empty = 0 in tensor.shape and i in self.consumed
+        if i not in self.producers and (tensor.data or tensor.external or empty):
+            return "weight"
+        return "output" if i in self.outputs else "activation"
+
+    def _tap(self, tensor: Tensor, kind: Kind) -> TapPoint:
+        producers = self.producers.get(tensor.index, [])
+        makers = [] if kind == "input" else producers
+        operands = dict.fromkeys(self.names[i] for op in makers[:1] for i in op.inputs if i >= 0)
+        placeholder = {"input": "INPUT", "state": "VARIABLE", "weight": "CONSTANT"}.get(kind, "")
+        shape, per = self._shape(tensor, kind)
+        return TapPoint(
+            name=self.names[tensor.index],
+            kind=kind,
+            op=makers[0].name if makers else placeholder,
+            dtype=tensor.dtype,
+            shape=shape,
+            index=tensor.index,
+            subgraph=self.subgraph.index,
+            quantization=tensor.quantization,
+            per=per,
+            operands=tuple(operands),
+            untappable=self._untappable(tensor, kind, makers),
+        )
+
+    def _shape(self, tensor: Tensor, kind: Kind) -> tuple[Shape, Per]:
+        if kind == "weight":
+            return tensor.shape, "run"
+        producers = self.producers.get(tensor.index, [])
+        counts_samples = not any(op.name in DATA_DEPENDENT for op in producers) and (
+            self.open_batch or not tensor.signature or tensor.signature[0] >= 0
+        )
+        is_sample = counts_samples and self.batch is not None and tensor.shape[:1] == (self.batch,)
+        sizes: list[int | None] = [size if size >= 0 else None for size in tensor.shape]
+        if self.dynamic and tensor.signature:
+            opened = [i for i, size in enumerate(tensor.signature) if size < 0]
+            for i in opened:
+                if i > 0 or not is_sample:
+                    sizes[i] = None
+        return tuple(sizes), "sample" if is_sample else "batch"
+
+    def _untappable(self, tensor: Tensor, kind: Kind, producers: Sequence[Operator]) -> str:
+        if numpy_dtype(tensor.dtype) is None:
+            return f"it holds {tensor.dtype}, not numbers"
+        if kind == "weight":
+            return _unreadable_weight(tensor)
+        if self.why:
+            return self.why
+        if kind in ("activation", "output") and not producers:
+            return "no operator computes it"
+        if len(producers) > 1:
+            return "more than one operator writes it"
+        return ""
+
+
+def _unreadable_weight(tensor: Tensor) -> str:
+    if tensor.external:
+        return "its value is kept in another file"
+    if tensor.sparse:
+        return "it is stored in a sparse format"
+    return "" if tensor.data or math.prod(tensor.shape) == 0 else "the file holds no value for it"
+
+
+__all__ = ["MAIN", "TapGraph", "tap_graph"]
