@@ -1,0 +1,87 @@
+"""Run every benchmark and write benchmarks/RESULTS.md: `make bench`.
+
+Each module of this folder that has ``rows()`` runs in a process of its own. A row is a dict with
+``work``, ``contender``, ``ratio`` and ``bar`` (None for a peer, which is there for orientation).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MODULES = ("import_cost", "torch_overhead", "keras_overhead", "store_throughput")
+PACKAGES = ("layertap", "numpy", "torch", "tensorflow", "keras", "zarr", "zarrs", "captum")
+PACKAGES += ("nnsight", "torchlens", "pyarrow")
+LIMIT_SECONDS = 1800
+
+
+def measure(module: str) -> list[dict[str, object]]:
+    """The rows of one benchmark module, run in a fresh process from the repository root."""
+    code = (
+        f"import json, sys; from benchmarks.{module} import rows; "
+        "found = rows(); sys.stderr.flush(); print('\\n' + json.dumps(found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=HERE.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=LIMIT_SECONDS,
+    )
+    found: list[dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def table(found: list[dict[str, object]]) -> str:
+    """Markdown rows; a bar that is missed says so."""
+    lines = ["| work | contender | ratio | bar | |", "|---|---|---|---|---|"]
+    for row in found:
+        bar, ratio = row["bar"], float(str(row["ratio"]))
+        met = "" if bar is None else "met" if ratio <= float(str(bar)) else "**missed**"
+        shown = "" if bar is None else f"≤ {bar}"
+        lines.append(f"| {row['work']} | {row['contender']} | {ratio:.3f} | {shown} | {met} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or MODULES
+    parts = [f"## {module}\n\n{table(measure(module))}\n" for module in chosen]
+    text = f"{HEADER}\n{_conditions()}\n\n" + "\n".join(parts)
+    print(text)
+    if tuple(chosen) == MODULES:
+        (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
+
+
+HEADER = """# Measured overhead
+
+Written by `make bench`. Each figure is the median, over interleaved rounds in one process, of the
+time of the contender divided by the time of the same work without it (the bare forward pass; a raw
+`write()` of the same bytes). A bar is what layertap promises; rows without one are other tools on
+the same work, for orientation.
+"""
+
+
+def _conditions() -> str:
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            versions.append(f"{package} absent")
+    when = datetime.now(UTC).date().isoformat()
+    return (
+        f"{when}, {os.cpu_count()} cores, {platform.machine()}, Python "
+        f"{platform.python_version()}, {', '.join(versions)}."
+    )
+
+
+if __name__ == "__main__":
+    main()
