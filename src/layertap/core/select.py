@@ -11,6 +11,7 @@ A text that is the exact name of a tap point means that tap point, whatever char
 ``re:`` takes the rest of the text, ``|`` and ``&`` included; quote it to combine it. Patterns
 range over what the model computes; arguments, inputs and weights are reached by their exact name,
 their native index, or in a selector that names a kind (``kind:weight & conv*``).
+Tap points that cannot be read are left out unless nothing else matches.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def _select_one(graph: Graph, selector: str | Predicate | None) -> tuple[TapPoin
     chosen = tuple(tap for tap in graph if predicate(tap))
     if not chosen:
         raise no_such_tap(graph, selector)
-    return chosen
+    # A pattern means what can be read; what cannot comes back only where nothing else matches, as
+    # with a native index, so that the plan says why.
+    return tuple(tap for tap in chosen if not tap.untappable) or chosen
 
 
 def no_such_tap(graph: Graph, selector: object) -> NoSuchTap:
