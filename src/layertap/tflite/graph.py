@@ -33,12 +33,15 @@ class TapGraph:
     batch: int | None
 
 
-def tap_graph(model: TfliteModel, *, dynamic: bool = False) -> TapGraph:
+def tap_graph(
+    model: TfliteModel, *, dynamic: bool = False, readable: frozenset[str] | None = None
+) -> TapGraph:
     """All tensors of ``model`` as tap points in execution order.
 
     Per subgraph: inputs, what the operators compute, state, weights, and tensors that nothing
     computes. ``dynamic=True`` leaves sizes open (None) that the file declares open, except the
-    batch axis, for runtimes that can resize tensors.
+    batch axis, for runtimes that can resize tensors. ``readable`` are the element types that a
+    runtime hands out, None for all.
     """
     names = iter(unique_names([_wanted_name(s, t) for s in model.subgraphs for t in s.tensors]))
     named = [[next(names) for _ in subgraph.tensors] for subgraph in model.subgraphs]
@@ -47,7 +50,7 @@ def tap_graph(model: TfliteModel, *, dynamic: bool = False) -> TapGraph:
     taps: list[TapPoint] = []
     for subgraph, own in zip(model.subgraphs, named, strict=True):
         reason = "" if subgraph is main else _not_run(model, subgraph)
-        taps += _Tapper(subgraph, own, batch, dynamic, reason).taps()
+        taps += _Tapper(subgraph, own, batch, dynamic, reason, readable).taps()
     graph = Graph(taps)
     inputs = (graph[named[MAIN][i]] for i in dict.fromkeys(main.inputs))
     specs = (InputSpec(t.name, t.dtype, t.shape, t.quantization) for t in inputs)
@@ -90,10 +93,16 @@ class _Tapper:
     """The tap points of one subgraph."""
 
     def __init__(
-        self, subgraph: Subgraph, names: Sequence[str], batch: int | None, dynamic: bool, why: str
+        self,
+        subgraph: Subgraph,
+        names: Sequence[str],
+        batch: int | None,
+        dynamic: bool,
+        why: str,
+        readable: frozenset[str] | None,
     ) -> None:
         self.subgraph, self.names, self.batch, self.dynamic = subgraph, names, batch, dynamic
-        self.why = why
+        self.why, self.readable = why, readable
         self.inputs = frozenset(subgraph.inputs)
         self.outputs = frozenset(subgraph.outputs)
         self.consumed = {i for operator in subgraph.operators for i in operator.inputs}
@@ -170,6 +179,8 @@ class _Tapper:
             return _unreadable_weight(tensor)
         if self.why:
             return self.why
+        if self.readable is not None and tensor.dtype not in self.readable:
+            return f"the runtime hands out no {tensor.dtype}"
         if kind in ("activation", "output") and not producers:
             return "no operator computes it"
         if len(producers) > 1:

@@ -1,0 +1,195 @@
+"""The session's side of a worker: start it, talk to it, outlive it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import layertap
+from layertap.core.dtypes import Array
+from layertap.errors import RuntimeFailure
+from layertap.runtimes.worker.wire import Header, receive, send
+
+_GRACE = 2.0
+"""Seconds after the session's deadline at which a worker whose session is gone ends itself."""
+
+_KEPT = 1 << 20
+"""Native messages beyond this many bytes are dropped between two requests."""
+
+_SHOWN = 2000
+
+
+class NativeError(Exception):
+    """What the native code printed or raised."""
+
+
+class WorkerFailure(RuntimeFailure):
+    """A request failed in the worker.
+
+    ``native`` is what the native code said, ``said`` the same on one line, or what happened when
+    it said nothing; ``crashed`` tells whether the process is gone.
+    """
+
+    def __init__(self, message: str, *, native: str, crashed: bool, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.native = native
+        self.said = "; ".join(dict.fromkeys(native.splitlines())) or message
+        self.crashed = crashed
+        self.__cause__ = NativeError(native) if native else None
+
+
+class Worker:
+    """A child process that runs ``module``; started when first needed, and again after a crash.
+
+    ``generation`` counts the starts, so that callers see that what they loaded is gone.
+    """
+
+    def __init__(self, module: str, *, timeout: float) -> None:
+        self._module = module
+        self._timeout = timeout
+        self._child: _Child | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
+        self.generation = 0
+
+    def request(
+        self, header: Mapping[str, Any], arrays: Sequence[Array] = ()
+    ) -> tuple[Header, list[Array]]:
+        """Send one request and wait for its answer. Raises WorkerFailure."""
+        child = self.start()
+        child.forget_messages()
+        with self._patience(child):
+            with contextlib.suppress(BrokenPipeError):
+                send(child.requests, {**header, "timeout": self._timeout + _GRACE}, arrays)
+            answer, values = receive(child.answers)
+        if "error" in answer:
+            native = "\n".join(filter(None, (child.messages(), answer["error"])))
+            raise WorkerFailure(answer["error"], native=native, crashed=False)
+        return answer, values
+
+    def start(self) -> _Child:
+        """The running child, started if there is none."""
+        if self._child is None:
+            self._child = child = _Child(self._module)
+            self._finalizer = weakref.finalize(self, child.stop)
+            self.generation += 1
+            with self._patience(child):
+                receive(child.answers)
+        return self._child
+
+    @contextlib.contextmanager
+    def _patience(self, child: _Child) -> Iterator[None]:
+        """Wait for the child for the time allowed; whatever goes wrong, it does not stay behind."""
+        deadline = threading.Timer(self._timeout, child.expire)
+        deadline.daemon = True
+        deadline.start()
+        try:
+            yield
+        except EOFError:
+            raise self._lost(child) from None
+        except BaseException:
+            # Interrupted midway, the conversation cannot be taken up again.
+            self.stop()
+            raise
+        finally:
+            deadline.cancel()
+
+    def stop(self) -> None:
+        """End the child, if there is one. Idempotent."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._child = self._finalizer = None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._child is None else self._child.process.pid
+
+    def _lost(self, child: _Child) -> WorkerFailure:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.process.wait(timeout=_GRACE)
+        code, native = child.process.poll(), child.messages()
+        self.stop()
+        if child.expired:
+            return WorkerFailure(
+                f"the model did not finish within {self._timeout:g} s",
+                native=native,
+                crashed=True,
+                hint="give more time with timeout=SECONDS",
+            )
+        said = native.rpartition("\n")[2]
+        message = f"{_obituary(code)}: {said}" if said else _obituary(code)
+        return WorkerFailure(message, native=native, crashed=True)
+
+
+class _Child:
+    def __init__(self, module: str) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
+        self._read = 0
+        self.expired = False
+        self.process = subprocess.Popen(
+            # -P: a file of the working directory must not shadow a module.
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=_environment(),
+            start_new_session=True,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.requests: IO[bytes] = self.process.stdin
+        self.answers: IO[bytes] = self.process.stdout
+
+    def expire(self) -> None:
+        self.expired = True
+        self.process.kill()
+
+    def forget_messages(self) -> None:
+        """Keep the file of native messages from growing with the number of samples."""
+        self._read = os.fstat(self._errors.fileno()).st_size
+        if self._read > _KEPT:
+            self._errors.seek(0)
+            self._errors.truncate()
+            self._read = 0
+
+    def messages(self) -> str:
+        """What native code printed since the last request."""
+        descriptor = self._errors.fileno()
+        size = os.fstat(descriptor).st_size
+        start = max(self._read, size - _SHOWN)
+        # The child shares the file's position, so it must not move.
+        return os.pread(descriptor, size - start, start).decode("utf-8", "replace").strip()
+
+    def stop(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.requests.close()
+        self.process.kill()
+        self.process.wait()
+        self.answers.close()
+        self._errors.close()
+
+
+def _environment() -> dict[str, str]:
+    """The caller's environment, with the layertap that the caller runs."""
+    here = str(Path(layertap.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    # LIBC_FATAL_STDERR_: glibc's last words belong to stderr, not to the terminal.
+    return {**os.environ, "PYTHONPATH": path, "LIBC_FATAL_STDERR_": "1"}
+
+
+def _obituary(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return f"the interpreter crashed with {signal.Signals(-code).name}"
+    return f"the interpreter's process ended with status {code}"
+
+
+__all__ = ["NativeError", "Worker", "WorkerFailure"]

@@ -1,0 +1,231 @@
+"""A .tflite model run in a worker: everything but the interpreter itself."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layertap.core.dtypes import Array, numpy_dtype
+from layertap.core.feeds import Feed, InputSpec
+from layertap.core.graph import Graph, TapPoint, format_shape
+from layertap.core.protocols import Capabilities, Emit, Json
+from layertap.errors import FeedError, RunError, SourceError, Untappable
+from layertap.runtimes.registry import Runtime, missing_runtime
+from layertap.runtimes.worker.process import Worker, WorkerFailure
+from layertap.tflite.edit import with_outputs
+from layertap.tflite.graph import MAIN, tap_graph
+from layertap.tflite.model import parse
+from layertap.tflite.values import constant
+
+DEFAULT_TIMEOUT = 600.0
+"""Seconds one execution (or loading the model) may take before the worker is ended."""
+
+
+class TfliteSession(ABC):
+    """What the .tflite runtimes have in common; implements the Session protocol.
+
+    Nothing of the framework is needed, and no process started, before a pass is prepared. After a
+    crash the next pass starts a new worker. Raises SourceError or CorruptModel.
+    """
+
+    row: Runtime
+    engine: str
+    """Module that the worker runs."""
+    distribution: str
+    readable: frozenset[str]
+    """Element types that the interpreter hands out."""
+    dynamic = False
+
+    def __init__(
+        self, source: str | Path | bytes, *, keep_state: bool = False, timeout: float | None = None
+    ) -> None:
+        self.path = None if isinstance(source, bytes) else str(source)
+        self.data = _read(source)
+        self.model = parse(self.data)
+        self._digest = hashlib.sha256(self.data).hexdigest()
+        listed = tap_graph(self.model, dynamic=self.dynamic, readable=self.readable)
+        self.graph: Graph = listed.graph
+        self.inputs: Sequence[InputSpec] = listed.inputs
+        self.batch = listed.batch
+        self.keep_state = bool(keep_state)
+        seconds = DEFAULT_TIMEOUT if timeout is None else float(timeout)
+        if not seconds > 0:
+            raise SourceError(
+                f"a timeout of {timeout} s is not possible", hint="give seconds above 0"
+            )
+        self.worker = Worker(self.engine, timeout=seconds)
+        self.dropped: list[int] = []
+        self._slots = 0
+        self._closed = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(batch=self.batch, batched=self.batch is not None)
+
+    @property
+    def provenance(self) -> Mapping[str, Json]:
+        try:
+            version = importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        return {
+            "runtime": self.row.name,
+            "version": version,
+            "model": {"path": self.path, "sha256": self._digest},
+            "keep_state": self.keep_state,
+            "taps_by": "further graph outputs",
+            **self.options(),
+        }
+
+    @abstractmethod
+    def options(self) -> dict[str, Json]:
+        """The runtime's own options, as they go into the provenance."""
+
+    @abstractmethod
+    def load(self, model: bytes, slot: int) -> Mapping[str, Any]:
+        """Load ``model`` in the worker under the number ``slot``; what the engine says of it.
+
+        Raises RuntimeFailure.
+        """
+
+    def address(self, tap: TapPoint, outputs: Sequence[int]) -> int:
+        """How the engine knows ``tap`` in a model whose outputs are the tensors ``outputs``."""
+        return outputs.index(tap.index)
+
+    def needs_output(self, tap: TapPoint) -> bool:
+        """Whether ``tap`` can only be read as an output of the model."""
+        return True
+
+    def failed(self, error: WorkerFailure) -> RunError:
+        """The error for the user when the worker failed while running."""
+        return error
+
+    def trace(self, feed: Feed, /) -> Graph:
+        return self.graph
+
+    def read(self, tap: TapPoint, /) -> Array:
+        self._check_open()
+        if tap.kind != "weight" or tap.untappable:
+            raise Untappable(
+                f"{tap.name!r} cannot be read without running the model: "
+                f"{tap.untappable or f'it is of kind {tap.kind}'}",
+                hint="only weights are kept in the file",
+            )
+        return constant(self.model, self.model.subgraphs[tap.subgraph].tensors[tap.index])
+
+    def prepare(self, taps: Sequence[TapPoint], /) -> TflitePass:
+        self._check_open()
+        missing = self.row.missing()
+        if missing:
+            raise missing_runtime(self.row, missing)
+        for tap in taps:
+            if tap.untappable:
+                raise Untappable(f"{tap.name!r} cannot be read: {tap.untappable}", hint="")
+        for spec in self.inputs:
+            if numpy_dtype(spec.dtype or "") is None:
+                raise Untappable(
+                    f"the model cannot be run: its input {spec.name!r} holds {spec.dtype}",
+                    hint="only inputs of numbers can be fed",
+                )
+        self._slots += 1
+        prepared = TflitePass(self, taps, self._slots)
+        weakref.finalize(prepared, self.dropped.append, self._slots)
+        return prepared
+
+    def request(self, header: Mapping[str, Any], arrays: Sequence[Array]) -> list[Array]:
+        """One request to the worker, which forgets models that are no longer used."""
+        self._check_open()
+        drop, self.dropped[:] = list(self.dropped), []
+        return self.worker.request({**header, "drop": drop}, arrays)[1]
+
+    def close(self) -> None:
+        self._closed = True
+        self.worker.stop()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RunError("the model is closed", hint="open it again")
+
+
+class TflitePass:
+    """One prepared execution; loads its rewritten model again when the worker was replaced."""
+
+    def __init__(self, session: TfliteSession, taps: Sequence[TapPoint], slot: int) -> None:
+        self._session, self._taps, self._slot = session, tuple(taps), slot
+        main = session.model.subgraphs[MAIN]
+        names = {tap.index: tap.name for tap in session.graph if tap.subgraph == MAIN}
+        self._inputs = [(names[i], main.tensors[i].shape) for i in main.inputs]
+        self._computed = [tap for tap in taps if tap.kind != "input"]
+        added = [tap.index for tap in self._computed if session.needs_output(tap)]
+        self._model = with_outputs(session.data, added)
+        outputs = list(dict.fromkeys((*main.outputs, *added)))
+        if len(main.outputs) != len(set(main.outputs)):
+            outputs = [*main.outputs, *(i for i in added if i not in main.outputs)]
+        self._addresses = [session.address(tap, outputs) for tap in self._computed]
+        self._generation = -1
+        self._load()
+
+    def __call__(self, feed: Feed, emit: Emit, /) -> None:
+        session = self._session
+        arrays = [self._fed(feed, i) for i in range(len(self._inputs))]
+        self._load()
+        try:
+            header = {"do": "run", "slot": self._slot, "outputs": self._addresses}
+            values = session.request(header, arrays)
+        except WorkerFailure as error:
+            raise session.failed(error) from error.__cause__
+        by_name = {tap.name: value for tap, value in zip(self._computed, values, strict=True)}
+        fed = {name: array for (name, _), array in zip(self._inputs, arrays, strict=True)}
+        for tap in self._taps:
+            value = by_name[tap.name] if tap.name in by_name else fed[tap.name].copy()
+            emit(tap, value)
+
+    def _load(self) -> None:
+        session = self._session
+        if self._generation != session.worker.generation:
+            session.load(self._model, self._slot)
+            self._generation = session.worker.generation
+
+    def _fed(self, feed: Feed, position: int) -> Array:
+        """The value for one input in the model's dtype, C-contiguous. Raises FeedError."""
+        name = self._inputs[position][0]
+        spec = next(spec for spec in self._session.inputs if spec.name == name)
+        if name not in feed:
+            raise FeedError(f"the input {name!r} is missing", hint=f"it is {_described(spec)}")
+        value = np.asarray(feed[name])
+        fits = value.dtype == numpy_dtype(spec.dtype or "") and spec.shape is not None
+        fits = fits and value.ndim == len(spec.shape or ())
+        fits = fits and all(
+            want in (None, size) for want, size in zip(spec.shape or (), value.shape, strict=True)
+        )
+        if not fits:
+            raise FeedError(
+                f"the input {name!r} is {format_shape(value.shape)} {value.dtype}",
+                hint=f"the model takes {_described(spec)}",
+            )
+        return np.ascontiguousarray(value).reshape(value.shape)
+
+
+def _described(spec: InputSpec) -> str:
+    return f"{format_shape(spec.shape)} {spec.dtype}"
+
+
+def _read(source: str | Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise SourceError(
+            f"{str(source)!r} cannot be read: {error.strerror}", hint="check the path"
+        ) from error
+
+
+__all__ = ["DEFAULT_TIMEOUT", "TflitePass", "TfliteSession"]
