@@ -20,6 +20,9 @@ DATA_DEPENDENT = frozenset({"WHERE", "UNIQUE", "RANGE", "NON_MAX_SUPPRESSION_V4"
 }
 """Operators whose first output axis counts what they found, never samples."""
 
+_PLACEHOLDERS = {"input": "INPUT", "argument": "INPUT", "state": "VARIABLE", "weight": "CONSTANT"}
+"""What stands for the operator of a tensor that no operator computes."""
+
 Shape = tuple[int | None, ...]
 
 
@@ -128,24 +131,24 @@ class _Tapper:
     def _kind(self, tensor: Tensor) -> Kind:
         i = tensor.index
         if i in self.inputs:
-            return "input"
+            return "input" if self.subgraph.index == MAIN else "argument"
         if tensor.variable:
             return "state"
         empty = 0 in tensor.shape and i in self.consumed
         if i not in self.producers and (tensor.data or tensor.external or empty):
             return "weight"
-        return "output" if i in self.outputs else "activation"
+        returned = i in self.outputs and self.subgraph.index == MAIN
+        return "output" if returned else "activation"
 
     def _tap(self, tensor: Tensor, kind: Kind) -> TapPoint:
         producers = self.producers.get(tensor.index, [])
-        makers = [] if kind == "input" else producers
+        makers = [] if tensor.index in self.inputs else producers
         operands = dict.fromkeys(self.names[i] for op in makers[:1] for i in op.inputs if i >= 0)
-        placeholder = {"input": "INPUT", "state": "VARIABLE", "weight": "CONSTANT"}.get(kind, "")
         shape, per = self._shape(tensor, kind)
         return TapPoint(
             name=self.names[tensor.index],
             kind=kind,
-            op=makers[0].name if makers else placeholder,
+            op=makers[0].name if makers else _PLACEHOLDERS.get(kind, ""),
             dtype=tensor.dtype,
             shape=shape,
             index=tensor.index,

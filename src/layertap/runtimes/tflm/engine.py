@@ -17,17 +17,32 @@ class MicroModel:
     facts: Mapping[str, Any]
 
     def __init__(self, model: bytes, options: Mapping[str, Any]) -> None:
-        self._interpreter = runtime.Interpreter.from_bytes(model, arena_size=options["arena"])
-        self._keep_state = options["keep_state"]
+        self._model, self._options = model, options
+        self._interpreter = self._fresh()
+        self._used = False
         self.facts = {}
 
     def run(self, inputs: list[Array], outputs: list[int]) -> list[Array]:
-        if not self._keep_state:
-            self._interpreter.reset()
+        self._reset()
+        self._used = True
         for position, value in enumerate(inputs):
             self._interpreter.set_input(value, position)
         self._interpreter.invoke()
         return [self._interpreter.get_output(position) for position in outputs]
+
+    def _fresh(self) -> Any:
+        return runtime.Interpreter.from_bytes(self._model, arena_size=self._options["arena"])
+
+    def _reset(self) -> None:
+        """Back to the state after loading. ``reset`` empties resource variables without running
+        their initialisation again, so a model that has some gets a new interpreter."""
+        if self._options["keep_state"] or not self._used:
+            return
+        if self._options["state"] == "resources":
+            self._interpreter = None
+            self._interpreter = self._fresh()
+        elif self._options["state"] == "variables":
+            self._interpreter.reset()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from layertap.runtimes.registry import BUILTIN
 from layertap.runtimes.worker.process import WorkerFailure
 from layertap.runtimes.worker.session import TfliteSession
 from layertap.tflite.model import TfliteModel
+from layertap.tflite.state import state_of
 
 _MOST = 1 << 31
 """Largest arena that is tried, bytes."""
@@ -70,7 +71,8 @@ class TflmSession(TfliteSession):
         raise self._refused(last) from last.__cause__
 
     def _try(self, model: bytes, slot: int, arena: int) -> Mapping[str, Any]:
-        options = {"arena": arena, "keep_state": self.keep_state}
+        state = state_of(self.model)
+        options = {"arena": arena, "keep_state": self.keep_state, "state": state}
         header = {"do": "load", "slot": slot, "options": options}
         answer, _ = self.worker.request(header, [np.frombuffer(model, np.uint8)])
         facts: Mapping[str, Any] = answer["facts"]
@@ -99,8 +101,7 @@ class TflmSession(TfliteSession):
 
     def failed(self, error: WorkerFailure) -> RunError:
         return RuntimeFailure(
-            f"TensorFlow Lite Micro failed while running the model: "
-            f"{error.said}",
+            f"TensorFlow Lite Micro failed while running the model: {error.said}",
             hint=error.hint or "the session can be used again",
         )
 

@@ -25,7 +25,9 @@ _GRACE = 2.0
 _KEPT = 1 << 20
 """Native messages beyond this many bytes are dropped between two requests."""
 
-_SHOWN = 2000
+_SHOWN = 4000
+_LINE = 400
+"""Characters of native messages that an error holds in all, and in its one-line message."""
 
 
 class NativeError(Exception):
@@ -42,9 +44,15 @@ class WorkerFailure(RuntimeFailure):
     def __init__(self, message: str, *, native: str, crashed: bool, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.native = native
-        self.said = "; ".join(dict.fromkeys(native.splitlines())) or message
+        self.said = _one_line(native) or message
         self.crashed = crashed
         self.__cause__ = NativeError(native) if native else None
+
+
+def _one_line(native: str) -> str:
+    lines = dict.fromkeys(line.strip() for line in native.splitlines())
+    joined = "; ".join(line for line in lines if line)
+    return joined if len(joined) <= _LINE else f"{joined[:_LINE]} ..."
 
 
 class Worker:

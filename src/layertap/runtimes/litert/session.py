@@ -1,0 +1,96 @@
+"""The session of the LiteRT runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layertap.core.graph import TapPoint
+from layertap.core.protocols import Capabilities, Json
+from layertap.errors import RunError, RuntimeFailure, SourceError
+from layertap.runtimes.registry import BUILTIN
+from layertap.runtimes.worker.process import WorkerFailure
+from layertap.runtimes.worker.session import TfliteSession
+from layertap.tflite.state import state_of
+
+KERNELS = ("default", "builtin", "reference")
+
+
+class LitertSession(TfliteSession):
+    row = next(row for row in BUILTIN if row.name == "litert")
+    engine = "layertap.runtimes.litert.engine"
+    distribution = "ai-edge-litert"
+    readable = frozenset(
+        ["float32", "float16", "float64", "bool", "complex64", "complex128"]
+        + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+    )
+    dynamic = True
+
+    def __init__(
+        self,
+        source: str | Path | bytes,
+        *,
+        kernels: str = "default",
+        threads: int = 1,
+        keep_state: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        if kernels not in KERNELS:
+            raise SourceError(
+                f"there are no {kernels!r} kernels", hint=f"kernels are {', '.join(KERNELS)}"
+            )
+        if not isinstance(threads, int) or threads < 1:
+            raise SourceError(f"{threads!r} threads are not possible", hint="give 1 or more")
+        super().__init__(source, keep_state=keep_state, timeout=timeout)
+        self.kernels, self.threads = kernels, threads
+
+    @property
+    def capabilities(self) -> Capabilities:
+        exact = self.kernels != "default"
+        return Capabilities(
+            batch=self.batch,
+            batched=self.batch is not None,
+            bit_exact=exact,
+            reason=""
+            if exact
+            else "XNNPACK may merge operators differently when a tensor between them is read",
+        )
+
+    def options(self) -> dict[str, Json]:
+        return {"kernels": self.kernels, "threads": self.threads}
+
+    def load(self, model: bytes, slot: int) -> Mapping[str, Any]:
+        options = {
+            **self.options(),
+            "keep_state": self.keep_state,
+            "state": state_of(self.model),
+        }
+        header = {"do": "load", "slot": slot, "options": options}
+        try:
+            answer, _ = self.worker.request(header, [np.frombuffer(model, np.uint8)])
+        except WorkerFailure as error:
+            raise RuntimeFailure(
+                f"LiteRT cannot load the model: {error.said}",
+                hint='runtime="tflm" may run it',
+            ) from error.__cause__
+        facts: Mapping[str, Any] = answer["facts"]
+        return facts
+
+    def address(self, tap: TapPoint, outputs: Sequence[int]) -> int:
+        return tap.index
+
+    def needs_output(self, tap: TapPoint) -> bool:
+        # A variable has memory of its own, which nothing else uses.
+        return tap.kind != "state"
+
+    def failed(self, error: WorkerFailure) -> RunError:
+        return RuntimeFailure(
+            f"LiteRT failed while running the model: {error.said}",
+            hint=error.hint or "the session can be used again",
+        )
+
+
+__all__ = ["KERNELS", "LitertSession"]
