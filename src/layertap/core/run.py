@@ -83,11 +83,15 @@ class _Run:
             feed, samples = slice_feed(feed, skipped, samples, samples), samples - skipped
         if not samples:
             return
+        done = 0
         for piece, rows in self._pieces(feed, samples):
             self.rows = rows
             for run_pass in self.passes:
                 run_pass(piece, self._emit)
-        self.sink.commit(samples, feed)
+            # Piece by piece, so that the sink knows which sample a row belongs to when a tap
+            # appears in some pieces only.
+            self.sink.commit(rows, slice_feed(feed, done, done + rows, samples))
+            done += rows
 
     def _pieces(self, feed: Feed, samples: int) -> Iterator[tuple[Feed, int]]:
         """The feed cut into what one pass of this session takes."""

@@ -7,37 +7,51 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from layertap.core.captures import Run
-from layertap.core.dtypes import Array
+from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.feeds import Feed
 from layertap.core.graph import TapPoint
 from layertap.core.protocols import Json
+from layertap.errors import StoreError
 
 
 class MemoryRows:
     """Rows of one tap as the blocks in which they came; joined when first read."""
 
-    def __init__(self) -> None:
+    def __init__(self, tap: TapPoint) -> None:
+        self._tap = tap
         self._blocks: list[Array] = []
         self._spans: list[range] = []
+        self._ragged = False
+        self._rows = 0
 
     def append(self, block: Array, first: int) -> None:
         """Add rows that belong to the samples from ``first`` on."""
+        self._ragged |= bool(self._blocks) and self._blocks[0].shape[1:] != block.shape[1:]
         self._blocks.append(block)
-        self._spans.append(range(first, first + len(block)))
+        self._rows += len(block)
+        if self._spans and self._spans[-1].stop == first:
+            self._spans[-1] = range(self._spans[-1].start, first + len(block))
+        else:
+            self._spans.append(range(first, first + len(block)))
 
     def __len__(self) -> int:
-        return sum(map(len, self._spans))
+        return self._rows
 
     @property
     def samples(self) -> Array:
-        return np.concatenate([np.empty(0, np.int64), *map(np.asarray, self._spans)]).astype(int)
+        spans = [np.arange(span.start, span.stop, dtype=np.int64) for span in self._spans]
+        return np.concatenate([np.empty(0, np.int64), *spans])
 
     def read(self, start: int, stop: int) -> Array | list[Array]:
-        if len({block.shape[1:] for block in self._blocks}) > 1:
+        if self._ragged:
             return [row for block in self._blocks for row in block][start:stop]
         if len(self._blocks) > 1:
             self._blocks = [np.concatenate(self._blocks)]
-        return self._blocks[0][start:stop] if self._blocks else np.empty(0)
+        if self._blocks:
+            return self._blocks[0][start:stop]
+        known = self._tap.row_shape or ()
+        dtype = numpy_dtype(self._tap.dtype) or np.dtype(np.float32)
+        return np.empty((0, *(size or 0 for size in known)), dtype)
 
 
 class MemoryStore:
@@ -45,30 +59,32 @@ class MemoryStore:
 
     def __init__(self, taps: Sequence[TapPoint], provenance: Mapping[str, Json]) -> None:
         self.samples = 0
+        self._batches = 0
         self._taps = taps
         self._provenance = provenance
-        self._rows = {tap.name: MemoryRows() for tap in taps}
+        self._rows = {tap.name: MemoryRows(tap) for tap in taps}
         self._pending: list[tuple[TapPoint, Array]] = []
         self._complete = False
 
     def write(self, tap: TapPoint, rows: Array) -> None:
-        self._pending.append((tap, rows))
+        self._pending.append((tap, rows if tap.per != "run" else rows[None]))
 
     def commit(self, samples: int, feed: Feed) -> None:
+        first = {"sample": self.samples, "batch": self._batches, "run": 0}
         written: dict[str, int] = {}
+        batches = 1
         for tap, rows in self._pending:
-            kept = self._rows[tap.name]
-            if tap.per == "run":
-                kept.append(rows[None], 0)
-                continue
-            done = written.get(tap.name, self.samples if tap.per == "sample" else len(kept))
-            kept.append(rows, done)
+            done = written.get(tap.name, 0)
+            self._rows[tap.name].append(rows, first[tap.per] + done)
             written[tap.name] = done + len(rows)
+            if tap.per == "batch":
+                batches = max(batches, written[tap.name])
         self._pending.clear()
         self.samples += samples
+        self._batches += batches
 
     def skip(self, samples: int, feed: Feed) -> None:
-        raise AssertionError("a run in memory is never resumed")
+        raise StoreError("a run in memory holds no samples to skip", hint="write it to a path")
 
     def close(self, complete: bool) -> None:
         self._pending.clear()

@@ -1,0 +1,164 @@
+"""The manifest of a run: what is committed, one line of JSON per commit, appended.
+
+Each line tells everything, so that only the last one counts; one without its newline was torn by
+the end of the process and does not count.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from layertap.core.protocols import Json
+from layertap.errors import StoreError
+from layertap.store.failure import damaged
+
+JOURNAL = "journal.jsonl"
+LOCK = "lock"
+
+_COMPACT_BYTES = 8 << 20
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is committed.
+
+    ``rows`` has, by tap position, the rows of taps that do not simply have one per sample (or
+    batch), and how they are stored: ``sparse`` (some samples have none) and ``ragged`` (shapes
+    differ), joined by a space. ``inputs`` is the digest of everything fed so far.
+    """
+
+    samples: int = 0
+    batches: int = 0
+    inputs: str = ""
+    rows: Mapping[int, tuple[int, str]] = field(default_factory=dict)
+    complete: bool = False
+
+    def line(self) -> bytes:
+        content: dict[str, Json] = {"samples": self.samples, "batches": self.batches}
+        content["inputs"] = self.inputs
+        if self.rows:
+            content["rows"] = self.rows
+        if self.complete:
+            content["complete"] = True
+        return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
+def read_state(path: Path) -> State:
+    """The last committed state in the journal at ``path``; nothing, where there is no journal.
+
+    Raises StoreError when it is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            line = _last_line(file.fileno(), path)
+    except FileNotFoundError:
+        return State()
+    except OSError as error:
+        raise damaged(path, f"cannot be read: {error.strerror}") from error
+    return _parse(line, path) if line else State()
+
+
+def _last_line(fd: int, path: Path, block: int = 1 << 16) -> bytes:
+    """The last complete line, without its newline."""
+    end = os.fstat(fd).st_size
+    start, tail = end, b""
+    while start > 0:
+        step = min(block, start)
+        start -= step
+        tail = os.pread(fd, step, start) + tail
+        lines = tail.rsplit(b"\n", 2)
+        if len(lines) == 3 or (len(lines) == 2 and start == 0):
+            return lines[-2]
+        if len(tail) > 1 << 28:
+            raise damaged(path, "has a line too long to be true")
+    return b""
+
+
+def _parse(line: bytes, path: Path) -> State:
+    try:
+        found = json.loads(line)
+        rows = {int(i): (n, flags) for i, (n, flags) in found.get("rows", {}).items()}
+        state = State(
+            found["samples"],
+            found["batches"],
+            found["inputs"],
+            rows,
+            found.get("complete", False),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(path, f"has a line that cannot be understood ({error})") from error
+    counts = [state.samples, state.batches, *(n for n, _ in rows.values())]
+    if not all(type(n) is int and 0 <= n < 1 << 60 for n in counts):
+        raise damaged(path, "has impossible counts")
+    if not all(isinstance(flags, str) for _, flags in rows.values()):
+        raise damaged(path, "has an unknown way to store a tap")
+    return state
+
+
+class Journal:
+    """The journal open for appending, and the lock that keeps a second writer out.
+
+    Raises StoreError when another process, or this one, is writing the run.
+    """
+
+    def __init__(self, folder: Path, run: Path) -> None:
+        self._path = folder / JOURNAL
+        self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        self._fd = -1
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise StoreError(
+                f"the run {run} is being written by another capture",
+                hint="wait until it ends, or write to another path",
+            ) from error
+        except OSError as error:
+            _log.warning("%s: this file system has no locks (%s)", run, error.strerror)
+
+    def open(self) -> State:
+        """The committed state; a torn last line is cut off."""
+        state = read_state(self._path)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        self._size = data.rfind(b"\n") + 1
+        os.ftruncate(self._fd, self._size)
+        return state
+
+    def append(self, state: State) -> None:
+        """Commit ``state``. When this raises OSError, the journal is as it was."""
+        line = state.line()
+        if self._size + len(line) > _COMPACT_BYTES and self._size > 64 * len(line):
+            self._compact(line)
+            return
+        try:
+            done = os.write(self._fd, line)
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
+        if done < len(line):
+            os.ftruncate(self._fd, self._size)
+            raise OSError(28, os.strerror(28))
+        self._size += done
+
+    def _compact(self, line: bytes) -> None:
+        """Begin the journal anew with one line: the earlier ones no longer count."""
+        partial = self._path.with_suffix(".partial")
+        partial.write_bytes(line)
+        partial.replace(self._path)
+        os.close(self._fd)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND)
+        self._size = len(line)
+
+    def close(self) -> None:
+        """Release the journal and the lock."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        os.close(self._lock)

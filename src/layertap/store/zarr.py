@@ -1,0 +1,333 @@
+"""A run on disk: a Zarr v3 group that other programs read, and a journal of what is committed.
+
+See docs/store-format.md for the format.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from layertap.core.captures import Run
+from layertap.core.dtypes import Array
+from layertap.core.feeds import Feed
+from layertap.core.graph import TapPoint
+from layertap.core.protocols import Json
+from layertap.errors import StoreError
+from layertap.store.arrays import ArrayWriter, OpenFiles
+from layertap.store.digest import InputDigest
+from layertap.store.failure import cannot_write, damaged
+from layertap.store.journal import JOURNAL, LOCK, Journal, State, read_state
+from layertap.store.layout import DOCUMENT, Layout, read_json, write_json
+from layertap.store.metadata import RunDocument, check_same, is_run, plain_json, read_document
+from layertap.store.naming import SAMPLE, node_names
+from layertap.store.rows import ZarrRows
+from layertap.store.taps import TapWriter
+
+_PUBLISH_SECONDS = 1.0
+_LEVEL = 1
+_COMPRESSION = re.compile(r"zstd(?::(-?\d+))?")
+_log = logging.getLogger(__name__)
+
+
+class ZarrStore:
+    """A sink that writes a run to the folder ``path``.
+
+    ``compression`` is None, ``"zstd"`` or ``"zstd:LEVEL"`` (1 to 22). With ``resume`` an existing
+    run goes on after its last committed sample; with ``overwrite`` it is replaced. Every method
+    raises StoreError; what was committed is intact then.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        taps: Sequence[TapPoint],
+        provenance: Mapping[str, Json],
+        *,
+        compression: str | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = path
+        level = _level(compression)
+        document = RunDocument(
+            plain_json(provenance), tuple(taps), node_names(tap.name for tap in taps)
+        )
+        self._files = OpenFiles()
+        self._digest = InputDigest()
+        self._closed = self._broken = False
+        self._published = 0.0
+        self._interval = _PUBLISH_SECONDS
+        try:
+            self._journal = _claim(path, resume=resume, overwrite=overwrite)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            self._start(document, level)
+        except BaseException as error:
+            self._journal.close()
+            if isinstance(error, OSError):
+                raise cannot_write(path, error) from error
+            raise
+
+    def _start(self, document: RunDocument, level: int | None) -> None:
+        old = read_document(self.path) if is_run(self.path) else None
+        if old is not None:
+            check_same(self.path, old, document)
+        else:
+            (self.path / SAMPLE / JOURNAL).unlink(missing_ok=True)
+        self._document = document if old is None else old
+        self._state = self._journal.open()
+        self._resumed = self._skipped = 0
+        pairs = zip(document.taps, self._document.nodes, strict=True)
+        self._taps = {
+            tap.name: TapWriter(self.path, node, tap, self._files, level) for tap, node in pairs
+        }
+        if old is None:
+            write_json(self.path / DOCUMENT, self._document.content(self._state), self._partial)
+        elif self._state.samples:
+            self._resumed = self._state.samples
+            for i, writer in enumerate(self._taps.values()):
+                writer.resume(*_stored(self.path, self._state, i, writer.tap))
+        self._sample = ArrayWriter(
+            self.path / SAMPLE,
+            Layout(np.dtype("<i8"), (), 1 << 19),
+            self._files,
+            dimensions=(),
+            attributes={},
+            resumed=_numbered(self.path, self._state),
+        )
+
+    @property
+    def _partial(self) -> Path:
+        # Not beside the group's document: zarr-python warns about unknown files in a group.
+        return self.path / SAMPLE / "partial"
+
+    @property
+    def samples(self) -> int:
+        return self._state.samples
+
+    def write(self, tap: TapPoint, rows: Array) -> None:
+        """Write the next rows of ``tap`` to their place on disk; they count after the commit."""
+        self._guarded(lambda: self._taps[tap.name].write(rows))
+
+    def commit(self, samples: int, feed: Feed) -> None:
+        """Everything written since the last commit belongs to ``samples`` more samples."""
+        if self._skipped < self._resumed:
+            raise StoreError(
+                f"the run {self.path} goes on after sample {self._resumed}, "
+                f"and only {self._skipped} were skipped",
+                hint="skip what is committed, or start anew with overwrite",
+            )
+        self._guarded(lambda: self._commit(samples, feed))
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Do ``step``; after a failure nothing more is committed."""
+        if self._broken or self._closed:
+            raise StoreError(f"the run {self.path} is closed", hint="go on with resume")
+        self._broken = True
+        try:
+            step()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        self._broken = False
+
+    def _commit(self, samples: int, feed: Feed) -> None:
+        self._digest.update(samples, feed)
+        old, writers = self._state, list(self._taps.values())
+        ran = max([1, *(writer.pending for writer in writers if writer.tap.per == "batch")])
+        first = {"sample": old.samples, "batch": old.batches, "run": 0}
+        total = {"sample": old.samples + samples, "batch": old.batches + ran, "run": 1}
+        rows = {}
+        for i, writer in enumerate(writers):
+            per = writer.tap.per
+            found = writer.commit(first[per], total[per])
+            if found is not None:
+                rows[i] = found
+        state = State(total["sample"], total["batch"], self._digest.hexdigest(), rows)
+        self._journal.append(state)
+        self._state = state
+        for writer in writers:
+            writer.remove_retired()
+        self._publish_now_and_then()
+
+    def skip(self, samples: int, feed: Feed) -> None:
+        """The next ``samples`` samples are committed already. Raises StoreError once all of them
+        are seen and ``feed`` is not what they were captured from."""
+        self._digest.update(samples, feed)
+        self._skipped += samples
+        if self._skipped == self._resumed and self._digest.hexdigest() != self._state.inputs:
+            raise StoreError(
+                f"cannot resume the run {self.path}: its first {self._resumed} samples "
+                "were captured from other inputs",
+                hint="resume with the same inputs in the same order, or start anew with overwrite "
+                "(--overwrite)",
+            )
+
+    def close(self, complete: bool) -> None:
+        """Finish the run. Raises StoreError when ``complete`` and the end cannot be written, or
+        the input had fewer samples than the resumed run."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if complete and not self._broken:
+                self._finish()
+            elif self._state.batches and not self._state.complete:
+                self._publish(final=True)
+        except OSError as error:
+            if complete:
+                raise cannot_write(self.path, error) from error
+            # What made the run end matters more; the journal has everything.
+            _log.warning("%s: the arrays' shapes are out of date: %s", self.path, error)
+        finally:
+            self._files.close()
+            self._journal.close()
+
+    def _finish(self) -> None:
+        if self._skipped < self._resumed:
+            raise StoreError(
+                f"the input ended after {self._skipped} samples, the run {self.path} holds "
+                f"{self._resumed} already",
+                hint="resume with the same input, or start anew with overwrite (--overwrite)",
+            )
+        if self._state.complete:
+            return
+        self._state = replace(self._state, complete=True)
+        self._publish(final=True)
+        self._journal.append(self._state)
+
+    def _publish_now_and_then(self) -> None:
+        """Let other programs see what is committed: about once a second, less often where that
+        would take more than a hundredth of the time."""
+        now = time.monotonic()
+        if now - self._published < self._interval:
+            return
+        self._publish()
+        self._published = time.monotonic()
+        self._interval = max(_PUBLISH_SECONDS, 100 * (self._published - now))
+
+    def _publish(self, *, final: bool = False) -> None:
+        state, sample = self._state, self._sample
+        while sample.rows < state.samples:
+            stop = min(state.samples, sample.rows + sample.layout.chunk_rows)
+            sample.append(np.arange(sample.rows, stop, dtype="<i8"))
+        sample.publish(state.samples, SAMPLE, final=final)
+        for writer in self._taps.values():
+            writer.publish(_expected(state, writer.tap), final=final)
+        write_json(self.path / DOCUMENT, self._document.content(state), self._partial)
+
+
+def load_run(path: Path) -> Run:
+    """The run at ``path``, complete or not, also while it is being written; captures are read
+    when they are asked for, and nothing is modified. Raises StoreError."""
+    document = read_document(path)
+    state = read_state(path / SAMPLE / JOURNAL)
+    rows = [
+        (tap, ZarrRows(path, node, tap, *_stored(path, state, i, tap)))
+        for i, (tap, node) in enumerate(zip(document.taps, document.nodes, strict=True))
+    ]
+    provenance = {**document.provenance, "inputs": {"sha256": state.inputs or None}}
+    return Run(rows, provenance, samples=state.samples, complete=state.complete, path=path)
+
+
+def _numbered(path: Path, state: State) -> int:
+    """Samples that the coordinate array numbers already."""
+    try:
+        (shape,) = read_json(path / SAMPLE / DOCUMENT)["shape"]
+    except (StoreError, KeyError, ValueError):
+        return 0
+    return min(int(shape), state.samples)
+
+
+def _expected(state: State, tap: TapPoint) -> int:
+    """Rows of a tap that every batch has brought."""
+    return {"sample": state.samples, "batch": state.batches, "run": min(1, state.batches)}[tap.per]
+
+
+def _stored(path: Path, state: State, position: int, tap: TapPoint) -> tuple[int, str]:
+    """Rows of a tap, and how they are stored."""
+    expected = _expected(state, tap)
+    rows, flags = state.rows.get(position, (expected, ""))
+    if rows > expected or not set(flags.split()) <= {"sparse", "ragged"}:
+        raise damaged(path / SAMPLE / JOURNAL, f"has impossible rows for {tap.name!r}")
+    return rows, flags
+
+
+def _level(compression: str | None) -> int | None:
+    if compression is None:
+        return None
+    found = _COMPRESSION.fullmatch(compression)
+    level = _LEVEL if found is None or found[1] is None else int(found[1])
+    if found is None or not 1 <= level <= 22:
+        raise StoreError(
+            f"there is no compression {compression!r}",
+            hint="it is zstd, or zstd:LEVEL with a level from 1 to 22",
+        )
+    return level
+
+
+def _claim(path: Path, *, resume: bool, overwrite: bool) -> Journal:
+    """The locked journal of the folder ``path``, made, found or emptied as asked."""
+    if resume and overwrite:
+        raise StoreError("a run is either resumed or overwritten", hint="ask for one of them")
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file, not a folder", hint="choose another path")
+    if path.is_dir() and any(path.iterdir()):
+        if not _is_ours(path):
+            raise StoreError(
+                f"{path} holds files that are no run of layertap", hint="choose another path"
+            )
+        if not (resume or overwrite):
+            raise StoreError(
+                f"there is a run at {path} already",
+                hint="go on with resume (--resume), replace it with overwrite (--overwrite), or "
+                "choose another path",
+            )
+    (path / SAMPLE).mkdir(parents=True, exist_ok=True)
+    journal = Journal(path / SAMPLE, path)
+    try:
+        if overwrite:
+            _empty(path)
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the folder is a run, or the beginning of one whose writer was killed."""
+    return is_run(path) or (
+        [entry.name for entry in path.iterdir()] == [SAMPLE] and (path / SAMPLE / LOCK).exists()
+    )
+
+
+def _empty(path: Path) -> None:
+    """Remove a run's arrays, journal and document, in an order that leaves a run at any time.
+
+    Raises StoreError, before anything is removed, when the folder holds anything else.
+    """
+    entries = [entry for entry in path.iterdir() if entry.name != DOCUMENT]
+    for entry in entries:
+        own = entry.is_dir() and not entry.is_symlink()
+        if not own or not ((entry / DOCUMENT).exists() or entry.name == SAMPLE or _is_bare(entry)):
+            raise StoreError(
+                f"{path} holds {entry.name!r}, which is not of the run",
+                hint="move it away, or choose another path",
+            )
+    (path / SAMPLE / JOURNAL).unlink(missing_ok=True)
+    for entry in entries:
+        if entry.name != SAMPLE:
+            shutil.rmtree(entry)
+    (path / DOCUMENT).unlink(missing_ok=True)
+
+
+def _is_bare(folder: Path) -> bool:
+    return not any(folder.iterdir())
