@@ -1,0 +1,164 @@
+"""The tap points of a model, found by calling it on abstract tensors; nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+
+from layertap.core.dtypes import numpy_dtype
+from layertap.core.graph import Per, TapPoint
+from layertap.runtimes.keras.engine import Engine
+from layertap.runtimes.keras.inputs import Inputs
+from layertap.runtimes.keras.intercept import listening
+from layertap.runtimes.keras.naming import Ownership, Weight, unused
+from layertap.runtimes.keras.record import Recorder, Recording, Value
+
+Shape = tuple[int | None, ...]
+
+BATCHES = (2, 3)
+"""An axis 0 of these sizes for these batch sizes is the batch axis."""
+FREE = (256, 384)
+"""Stand-ins for other sizes that a model leaves open; far apart, so that they still differ
+after strided layers."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """One value of a call on abstract tensors: no tensor any more."""
+
+    value: Value
+    dtype: str
+    shape: Shape | None
+    reason: str
+
+
+class _Probe(keras.Operation):  # type: ignore[misc]
+    """Lets Keras call a function on its backend's abstract tensors."""
+
+    def __init__(self, function: Callable[[Sequence[Any]], None]) -> None:
+        super().__init__(name="layertap_probe")
+        self._function = function
+
+    def call(self, *tensors: Any) -> list[Any]:
+        self._function(tensors)
+        return []
+
+
+def build(model: Any, inputs: Inputs, names: Sequence[str], specs: Sequence[Any]) -> None:
+    """Create the weights of layers that have none yet, as a first call would."""
+    probe = _Probe(lambda tensors: inputs.call(model, names, tensors))
+    probe.compute_output_spec(*specs)
+
+
+def is_built(model: Any) -> bool:
+    """Whether every layer that the model holds has its weights."""
+    return all(layer.built for layer in model._flatten_layers())
+
+
+def probe(
+    model: Any,
+    inputs: Inputs,
+    engine: Engine,
+    specs: Mapping[str, tuple[Shape, str]],
+) -> list[Described]:
+    """Every tap point of one call with inputs of these shapes and dtypes."""
+    names = list(specs)
+    ownership = Ownership(model)
+    found: list[Described] = []
+
+    def record(tensors: Sequence[Any]) -> None:
+        # Keras may call twice: the second time for real what cannot be called abstractly.
+        given = dict(zip(names, tensors, strict=True))
+        recording = Recording(engine.reach())
+        recorder = Recorder(
+            model, recording.add, ownership=ownership, reserved=given, operands=True
+        )
+        with listening(recorder, alone=True):
+            inputs.call(model, names, tensors)
+        found[:] = [_describe(value, why) for value, why in recording.settled()]
+
+    tensors = [keras.KerasTensor(shape, dtype) for shape, dtype in specs.values()]
+    _Probe(record).compute_output_spec(*tensors)
+    return found
+
+
+def _describe(value: Value, reason: str) -> Described:
+    tensor, value.tensor = value.tensor, None
+    try:
+        dtype = str(keras.backend.standardize_dtype(tensor.dtype))
+    except ValueError:
+        dtype = str(tensor.dtype)
+    if numpy_dtype(dtype) is None and not reason:
+        reason = f"its values are {dtype}, for which NumPy has no type"
+    return Described(value, dtype, _shape(tensor), reason)
+
+
+def _shape(tensor: Any) -> Shape | None:
+    try:
+        return tuple(None if size is None else int(size) for size in tensor.shape)
+    except ValueError:
+        return None
+
+
+def merge(
+    first: list[Described], second: list[Described], batches: tuple[int, int]
+) -> list[tuple[Described, Per]]:
+    """One list from two calls that differ in their sizes: a size that differs is open (None).
+
+    Axis 0 counts samples where it has the size of the batch in both calls.
+    """
+    others = {one.value.name: one for one in second}
+    return [_merge(one, others.get(one.value.name, one), batches) for one in first]
+
+
+def _merge(one: Described, other: Described, batches: tuple[int, int]) -> tuple[Described, Per]:
+    if one.shape is None or other.shape is None or len(one.shape) != len(other.shape):
+        return replace(one, shape=None), "sample"
+    sizes = zip((one.shape[:1], other.shape[:1]), batches, strict=True)
+    per: Per = "sample" if all(axis in ((None,), (size,)) for axis, size in sizes) else "batch"
+    shape = tuple(a if a == b else None for a, b in zip(one.shape, other.shape, strict=True))
+    return replace(one, shape=shape), per
+
+
+def tap_points(
+    inputs: Sequence[tuple[str, str, Shape | None]],
+    weights: Sequence[Weight],
+    values: Sequence[tuple[Described, Per]],
+) -> Iterator[TapPoint]:
+    """Inputs, weights, then computed values, numbered from 0."""
+    used = {name for name, _, _ in inputs} | {one.value.name for one, _ in values}
+    index = 0
+    for name, dtype, shape in inputs:
+        reason = "" if numpy_dtype(dtype) is not None else f"its values are {dtype}"
+        yield TapPoint(name, "input", "InputLayer", dtype, shape, index, untappable=reason)
+        index += 1
+    for weight in weights:
+        yield weight_tap(weight, unused(weight.name, used), index)
+        index += 1
+    for one, per in values:
+        operands = tuple(name for name in one.value.operands if name in used)
+        yield TapPoint(
+            one.value.name,
+            one.value.kind,
+            one.value.op,
+            one.dtype,
+            one.shape,
+            index,
+            per=per,
+            operands=tuple(name for name in operands if name != one.value.name),
+            untappable=one.reason,
+        )
+        index += 1
+
+
+def weight_tap(weight: Weight, name: str, index: int) -> TapPoint:
+    variable = weight.variable
+    dtype = str(keras.backend.standardize_dtype(variable.dtype))
+    reason = "" if numpy_dtype(dtype) is not None else f"its values are {dtype}"
+    shape = tuple(variable.shape)
+    return TapPoint(
+        name, "weight", weight.op, dtype, shape, index, per="run", untappable=reason
+    )

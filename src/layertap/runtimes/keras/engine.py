@@ -1,0 +1,93 @@
+"""What differs between Keras's backends: which values can leave a trace, and how to compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+import keras
+
+from layertap.core.dtypes import Array
+from layertap.errors import RunError
+from layertap.runtimes.keras.intercept import listening
+from layertap.runtimes.keras.naming import Ownership
+from layertap.runtimes.keras.record import Recorder, Value
+
+Compiled = Callable[[Sequence[Array]], list[Array]]
+"""Arrays in, one per input; the wanted values out. What comes out is the caller's."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model, a way to call it with one tensor per input, and the names in use for inputs."""
+
+    model: Any
+    call: Callable[[Sequence[Any]], Any]
+    ownership: Ownership
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int | None, ...] | None, ...]
+    """Declared shapes of the inputs, where the model declares them."""
+
+    def values(self, tensors: Sequence[Any], wanted: Sequence[str]) -> list[Any]:
+        """Call the model and return the wanted values. The caller provides the StatelessScope in
+        which the model's state stays as it is.
+
+        Raises RunError when one was not computed.
+        """
+        found: dict[str, Any] = {}
+        names = set(wanted)
+
+        def keep(value: Value) -> None:
+            if value.name in names:
+                found[value.name] = value.tensor
+
+        self.run(tensors, keep)
+        return in_order(found, wanted)
+
+    def run(self, tensors: Sequence[Any], on_value: Callable[[Value], None]) -> None:
+        """Call the model, likewise, and hand over every value."""
+        reserved = dict.fromkeys(self.names)
+        recorder = Recorder(self.model, on_value, ownership=self.ownership, reserved=reserved)
+        with listening(recorder, alone=True):
+            self.call(tensors)
+
+
+def in_order(found: dict[str, Any], wanted: Sequence[str]) -> list[Any]:
+    """The wanted values. Raises RunError for one that the model did not compute this time."""
+    for name in wanted:
+        if name not in found:
+            raise RunError(
+                f"{name!r} was not computed: for this input the model took another way",
+                hint="trace the model with an input like this one, or leave the tap out",
+            )
+    return [found[name] for name in wanted]
+
+
+class Engine(Protocol):
+    """One Keras backend.
+
+    ``loops``: layers called in a Python loop over time steps show up once for each step, so the
+    graph depends on the length of the input.
+    """
+
+    name: str
+    version: str
+    loops: bool
+    bit_exact: bool
+    reason: str
+
+    def reach(self) -> Callable[[Any], str]:
+        """Asked at the start of a trace: tells for a tensor why it cannot leave that trace."""
+        ...
+
+    def compile(self, target: Target, wanted: Sequence[str]) -> Compiled: ...
+
+
+def load_engine() -> Engine:
+    """The engine for the backend that Keras runs on."""
+    name = keras.backend.backend()
+    module = import_module(f"layertap.runtimes.keras.on_{name}")
+    engine: Engine = module.ENGINE
+    return engine

@@ -1,0 +1,154 @@
+"""What a Keras model is fed, and how that becomes the arguments of a call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from layertap.core.dtypes import Array
+from layertap.core.feeds import Feed, InputSpec
+from layertap.errors import FeedError
+from layertap.runtimes.keras.naming import leaves, unused
+
+_CONTEXT = ("training", "mask")
+"""Arguments of ``call`` that Keras fills in by itself, as are those that end in ``_mask``."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs by name. ``known``: their number, order and structure are fixed by the model.
+
+    ``structure`` is what the first argument of the call looks like, with one leaf per input, for
+    models that take one argument. ``parameters`` are the names of the arguments of ``call``.
+    """
+
+    specs: tuple[InputSpec, ...]
+    known: bool
+    structure: Any = None
+    parameters: tuple[str, ...] = field(default=())
+
+    def arrays(self, feed: Feed) -> dict[str, Any]:
+        """The feed as NumPy arrays in the order in which the model takes them."""
+        order = [spec.name for spec in self.specs if spec.name in feed]
+        order += [name for name in feed if name not in order]
+        fixed = {spec.name for spec in self.specs if spec.dtype is not None}
+        return {
+            name: np.asarray(feed[name]) if name in fixed else _standard(name, feed[name])
+            for name in order
+        }
+
+    def call(self, model: Any, names: Sequence[str], tensors: Sequence[Any]) -> Any:
+        """Call ``model`` in inference mode with one tensor per name."""
+        given = dict(zip(names, tensors, strict=True))
+        if self.structure is not None:
+            flat = [given.get(spec.name) for spec in self.specs if spec.name[0] != "*"]
+            return model(keras.tree.pack_sequence_as(self.structure, flat), training=False)
+        if set(given) <= set(self.parameters):
+            return model(**given, training=False)
+        return model(given, training=False)
+
+    def complete(self, names: Sequence[str]) -> bool:
+        """Whether every required input is among ``names``."""
+        return all(spec.name in names for spec in self.specs if spec.required)
+
+
+def inputs_of(model: Any, names: Sequence[str] | None = None) -> Inputs:
+    """The inputs of ``model``, as far as it tells them before it is called.
+
+    ``names`` names the members of the list that the model takes as its first argument, where the
+    model does not tell.
+    """
+    symbolic = _symbolic_inputs(model)
+    if symbolic is not None:
+        return _functional(model, symbolic)
+    if names is not None:
+        specs = tuple(InputSpec(name) for name in names)
+        return Inputs(specs, known=True, structure=[0] * len(specs))
+    return _built(model) or _called(model)
+
+
+def _symbolic_inputs(model: Any) -> list[Any] | None:
+    """The KerasTensors that a Functional or built Sequential model starts from."""
+    if not isinstance(model, keras.Model):
+        return None
+    try:
+        found = model.inputs
+    except AttributeError:
+        return None
+    tensors = list(found) if isinstance(found, list | tuple) else []
+    return tensors if tensors and all(isinstance(t, keras.KerasTensor) for t in tensors) else None
+
+
+def _functional(model: Any, tensors: list[Any]) -> Inputs:
+    structure: Any = tensors[0] if isinstance(model, keras.Sequential) else model.input
+    names: list[str] = []
+    for (path, _), tensor in zip(leaves(structure), tensors, strict=True):
+        named = len(path) == 1 and isinstance(path[0], str)
+        names.append(unused(path[0] if named else tensor.name, names))
+    specs = tuple(
+        InputSpec(
+            name,
+            tensor.dtype,
+            tuple(tensor.shape),
+            required=not getattr(tensor._keras_history.operation, "optional", False),
+        )
+        for name, tensor in zip(names, tensors, strict=True)
+    )
+    return Inputs(specs, known=True, structure=structure)
+
+
+def _built(model: Any) -> Inputs | None:
+    """Inputs of a subclassed model that was built with a list or dict of shapes."""
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not isinstance(shapes, dict) or len(shapes) != 1:
+        return None
+    (shape,) = shapes.values()
+    parameter = next(iter(_parameters(model)), "inputs")
+    if isinstance(shape, dict) and all(map(_is_shape, shape.values())):
+        return Inputs(tuple(map(InputSpec, sorted(shape))), known=True, structure=shape_like(shape))
+    if isinstance(shape, list | tuple) and shape and all(map(_is_shape, shape)):
+        specs = tuple(InputSpec(f"{parameter}.{i}") for i in range(len(shape)))
+        return Inputs(specs, known=True, structure=[0] * len(shape))
+    return None
+
+
+def shape_like(shapes: dict[str, Any]) -> dict[str, int]:
+    return dict.fromkeys(shapes, 0)
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, list | tuple) and all(d is None or isinstance(d, int) for d in shape)
+
+
+def _called(model: Any) -> Inputs:
+    """Inputs by the signature of ``call``; other names make up a dict as its first argument."""
+    parameters = _parameters(model)
+    needed = [name for name, default in parameters.items() if default is inspect.Parameter.empty]
+    specs = tuple(InputSpec(name, required=len(needed) > 1) for name in needed)
+    return Inputs((*specs, InputSpec("**")), known=False, parameters=tuple(parameters))
+
+
+def _parameters(model: Any) -> dict[str, Any]:
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(model.call).parameters.items()
+        if parameter.kind in named and name not in _CONTEXT and not name.endswith("_mask")
+    }
+
+
+def _standard(name: str, value: Any) -> Array:
+    """``value`` as an array; float64 becomes Keras's default float, as in ``predict``."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise FeedError(
+            f"the input {name!r} is a {type(value).__name__} that NumPy cannot read: {error}",
+            hint="pass a NumPy array",
+        ) from error
+    return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array

@@ -1,0 +1,62 @@
+"""Keras on JAX: one ``jax.jit`` per selection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+
+from layertap.core.dtypes import Array
+from layertap.runtimes.keras.engine import Compiled, Target
+
+
+class Jax:
+    name = "jax"
+    version: str = jax.__version__
+    loops = False
+    bit_exact = False
+    reason = (
+        "XLA fuses operations differently when values inside a fusion become outputs, "
+        "which can change the last bits"
+    )
+
+    def reach(self) -> Callable[[Any], str]:
+        outermost = _trace(jax.numpy.zeros(()))
+
+        def reason(tensor: Any) -> str:
+            if not isinstance(tensor, jax.Array | np.ndarray):
+                return "it is a sparse array"
+            if not isinstance(tensor, jax.core.Tracer) or _trace(tensor) is outermost:
+                return ""
+            return (
+                "it is computed inside a loop or another inner transformation (scan, cond, vmap, "
+                "remat), whose inner values never leave it"
+            )
+
+        return reason
+
+    def compile(self, target: Target, wanted: Sequence[str]) -> Compiled:
+        variables = list(target.model.variables)
+
+        def traced(values: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+                return target.values(tensors, wanted)
+
+        compiled = jax.jit(traced)
+
+        def run(arrays: Sequence[Array]) -> list[Array]:
+            values = compiled([variable.value for variable in variables], list(arrays))
+            # JAX gives read-only views of its own buffers.
+            return [np.array(value) for value in values]
+
+        return run
+
+
+def _trace(tensor: Any) -> Any:
+    return getattr(tensor, "_trace", None)
+
+
+ENGINE = Jax()

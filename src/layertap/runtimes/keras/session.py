@@ -1,0 +1,276 @@
+"""A Keras model opened for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from layertap.core.dtypes import Array
+from layertap.core.feeds import Feed, InputSpec
+from layertap.core.graph import Graph, TapPoint
+from layertap.core.protocols import Capabilities, Emit, Json, Pass
+from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure, Untappable
+from layertap.runtimes.keras import describe
+from layertap.runtimes.keras.describe import BATCHES, FREE, Shape
+from layertap.runtimes.keras.engine import Compiled, Target, load_engine
+from layertap.runtimes.keras.inputs import inputs_of
+from layertap.runtimes.keras.naming import Ownership, Weight
+from layertap.runtimes.keras.sources import Source, load
+
+Specs = dict[str, tuple[Shape, str]]
+
+
+def open(
+    source: Any,
+    *,
+    allow_code: bool = False,
+    custom_objects: Mapping[str, Any] | None = None,
+    inputs: Sequence[str] | None = None,
+) -> KerasSession:
+    """Open a live Keras model or layer, or a ``.keras`` or ``.h5`` file.
+
+    ``allow_code`` loads Lambda layers, whose Python code is in the file. ``custom_objects`` maps
+    names to the classes and functions that a file needs. ``inputs`` names the tensors of the list
+    that a subclassed model takes as its first argument.
+
+    Raises UnknownSource, CorruptModel, or SourceError for a file that needs one of these options.
+    """
+    return KerasSession(load(source, allow_code=allow_code, custom_objects=custom_objects), inputs)
+
+
+class KerasSession:
+    """See :class:`layertap.core.protocols.Session`.
+
+    The model is called in inference mode and its variables stay as they are, states of stateful
+    layers and of random number generators included: each batch starts from the same state.
+    """
+
+    def __init__(self, source: Source, inputs: Sequence[str] | None = None) -> None:
+        self._model: Any = source.model
+        self._source = source
+        self._engine = load_engine()
+        self._inputs = inputs_of(source.model, inputs)
+        self._weights: dict[str, Weight] = {}
+        self._graphs: dict[Any, Graph] = {}
+        self._compiled: dict[Any, Compiled] = {}
+        complete = self._declared()
+        self._traced = complete is None
+        self._graph = complete or self._assemble({}, [], complete=False)
+
+    @property
+    def graph(self) -> Graph:
+        return self._graph
+
+    @property
+    def inputs(self) -> Sequence[InputSpec]:
+        return self._inputs.specs
+
+    @property
+    def capabilities(self) -> Capabilities:
+        sizes = {spec.shape[0] for spec in self.inputs if spec.shape}
+        return Capabilities(
+            batch=next((size for size in sizes if size is not None), None),
+            traced=self._traced,
+            bit_exact=self._engine.bit_exact,
+            reason=self._engine.reason,
+        )
+
+    @property
+    def provenance(self) -> Mapping[str, Json]:
+        kind = "type" if self._source.sha256 is None else "path"
+        return {
+            "runtime": "keras",
+            "version": keras.__version__,
+            "backend": self._engine.name,
+            "backend_version": self._engine.version,
+            "model": {"sha256": self._source.sha256, kind: self._source.origin},
+        }
+
+    def trace(self, feed: Feed, /) -> Graph:
+        """The graph for feeds like this one; builds a model that has no weights yet.
+
+        Raises FeedError when the model does not take the feed.
+        """
+        self._check_open()
+        if not self._traced:
+            return self._graph
+        arrays = self._inputs.arrays(feed)
+        if not self._inputs.complete(tuple(arrays)):
+            raise FeedError(f"inputs are missing: there is only {', '.join(arrays) or 'none'}")
+        key = _signature(arrays)
+        if key not in self._graphs:
+            self._graphs[key] = self._trace(arrays)
+        self._graph = self._graphs[key]
+        return self._graph
+
+    def read(self, tap: TapPoint, /) -> Array:
+        self._check_open()
+        if tap.kind != "weight":
+            raise RunError(f"{tap.name!r} is no weight", hint="capture it instead")
+        value = self._weights[tap.name].variable.value
+        return np.array(keras.ops.convert_to_numpy(value))
+
+    def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
+        self._check_open()
+        for tap in taps:
+            if tap.untappable:
+                raise Untappable(
+                    f"{tap.name!r} cannot be read: {tap.untappable}", hint="leave it out"
+                )
+        wanted = tuple(tap.name for tap in taps if tap.kind != "input")
+        return partial(self._run, tuple(taps), wanted)
+
+    def close(self) -> None:
+        self._model = None
+        self._graphs.clear()
+        self._compiled.clear()
+        self._weights.clear()
+
+    def _check_open(self) -> None:
+        if self._model is None:
+            raise RunError("the model is closed", hint="open it again")
+
+    def _run(
+        self, taps: tuple[TapPoint, ...], wanted: tuple[str, ...], feed: Feed, emit: Emit
+    ) -> None:
+        self._check_open()
+        arrays = self._inputs.arrays(feed)
+        values: Iterator[Array] = iter(self._compute(arrays, wanted) if wanted else ())
+        for tap in taps:
+            emit(tap, arrays[tap.name].copy() if tap.kind == "input" else next(values))
+
+    def _compute(self, arrays: Mapping[str, Array], wanted: tuple[str, ...]) -> list[Array]:
+        names = tuple(arrays)
+        compiled = self._compiled.get((names, wanted))
+        if compiled is None:
+            compiled = self._engine.compile(self._target(names), wanted)
+            self._compiled[names, wanted] = compiled
+        try:
+            return compiled(list(arrays.values()))
+        except LayertapError:
+            raise
+        except Exception as error:
+            raise RuntimeFailure(
+                f"Keras failed while running the model: {_brief(error)}",
+                hint="run the model on this input without layertap to see whether it takes it",
+            ) from error
+
+    def _target(self, names: tuple[str, ...]) -> Target:
+        declared = {spec.name: spec.shape for spec in self.inputs}
+        return Target(
+            self._model,
+            partial(self._inputs.call, self._model, names),
+            Ownership(self._model),
+            names,
+            tuple(declared.get(name) for name in names),
+        )
+
+    def _declared(self) -> Graph | None:
+        """The graph of a model that declares its inputs; None when it takes an example."""
+        specs = [spec for spec in self.inputs if spec.required]
+        if not self._inputs.known or any(spec.shape is None for spec in specs):
+            return None
+        loops = self._engine.loops and any(None in (spec.shape or ())[1:] for spec in specs)
+        if loops or not describe.is_built(self._model):
+            return None
+        first, second = (_filled(specs, BATCHES[i], FREE[i]) for i in (0, 1))
+        try:
+            return self._describe(first, second, BATCHES)
+        except LayertapError:
+            return None
+
+    def _trace(self, arrays: Mapping[str, Array]) -> Graph:
+        batch = next((a.shape[0] for a in arrays.values() if a.ndim), 1)
+        exact = {name: (tuple(a.shape), str(a.dtype)) for name, a in arrays.items()}
+        if not describe.is_built(self._model):
+            self._build(exact)
+        small, larger = (self._resized(exact, size, 0) for size in BATCHES)
+        for first, second, sizes in (
+            (small, self._resized(exact, BATCHES[1], 1), BATCHES),
+            (small, larger, BATCHES),
+        ):
+            try:
+                return self._describe(first, second, sizes)
+            except FeedError:
+                continue  # some models take their exact sizes only
+        return self._describe(exact, exact, (batch, batch))
+
+    def _resized(self, exact: Specs, batch: int, more: int) -> Specs:
+        """``exact`` with another batch size, and sizes that the model leaves open plus ``more``."""
+        declared = {spec.name: spec.shape for spec in self.inputs}
+        resized: Specs = {}
+        for name, (shape, dtype) in exact.items():
+            known = declared.get(name) or (None, *shape[1:])
+            sizes = (
+                (size or 0) + more if k is None else size
+                for k, size in zip(known[1:], shape[1:], strict=True)
+            )
+            first = batch if known[0] is None else known[0]
+            resized[name] = ((first, *sizes) if shape else (), dtype)
+        return resized
+
+    def _build(self, specs: Specs) -> None:
+        tensors = [keras.KerasTensor(shape, dtype) for shape, dtype in specs.values()]
+        try:
+            describe.build(self._model, self._inputs, list(specs), tensors)
+        except Exception as error:
+            raise self._refused(specs, error) from error
+
+    def _describe(self, first: Specs, second: Specs, batches: tuple[int, int]) -> Graph:
+        try:
+            found = [
+                describe.probe(self._model, self._inputs, self._engine, specs)
+                for specs in (first, second)
+            ]
+        except Exception as error:
+            raise self._refused(first, error) from error
+        inputs = {
+            name: (tuple(a if a == b else None for a, b in zip(shape, other, strict=True)), dtype)
+            for (name, (shape, dtype)), (other, _) in zip(
+                first.items(), second.values(), strict=True
+            )
+        }
+        return self._assemble(inputs, describe.merge(*found, batches), complete=True)
+
+    def _refused(self, specs: Specs, error: Exception) -> FeedError:
+        given = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in specs.items())
+        return FeedError(
+            f"the model does not take this input: {_brief(error)}", hint=f"it was called with {given}"
+        )
+
+    def _assemble(self, inputs: Specs, values: list[Any], *, complete: bool) -> Graph:
+        given = {
+            spec.name: (spec.shape, spec.dtype)
+            for spec in self.inputs
+            if spec.shape is not None and spec.dtype is not None
+        }
+        known = [(name, dtype, shape) for name, (shape, dtype) in {**inputs, **given}.items()]
+        weights = Ownership(self._model).weights
+        taps = list(describe.tap_points(known, weights, values))
+        named = [tap.name for tap in taps if tap.kind == "weight"]
+        self._weights = dict(zip(named, weights, strict=True))
+        return Graph(taps, complete=complete)
+
+
+def _filled(specs: Sequence[InputSpec], batch: int, free: int) -> Specs:
+    """Declared shapes with every open size filled in."""
+    filled: Specs = {}
+    for spec in specs:
+        shape = spec.shape or ()
+        sizes = (free if size is None else size for size in shape[1:])
+        first = (batch if shape[0] is None else shape[0],) if shape else ()
+        filled[spec.name] = ((*first, *sizes), str(spec.dtype))
+    return filled
+
+
+def _signature(arrays: Mapping[str, Array]) -> Any:
+    return tuple((name, array.shape[1:], str(array.dtype)) for name, array in arrays.items())
+
+
+def _brief(error: Exception) -> str:
+    text = str(error).strip().partition("\n")[0] or type(error).__name__
+    return text if len(text) <= 300 else text[:300] + "..."
