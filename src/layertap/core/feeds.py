@@ -68,7 +68,8 @@ def make_feeds(
     An array, a mapping of names to arrays, a tuple of arrays (one per input) or nested lists of
     numbers is one set of samples, cut into batches of ``batch_size`` when that is given. Anything
     else that iterates (list, generator, DataLoader, ``tf.data.Dataset``) yields batches; what a
-    batch holds beyond the inputs, such as labels, is left out.
+    batch holds beyond the inputs, such as labels, is left out. An iterable that knows its number
+    of samples may say so as an attribute ``samples`` (int).
 
     ``batched=False``: the model's inputs have no batch axis; a sample is then an exact input, and
     an additional leading axis enumerates samples.
@@ -82,7 +83,9 @@ def make_feeds(
             f"the input is {_a(x)}, not an array, a mapping, a tuple or an iterable of batches",
             hint=_expected(inputs),
         )
-    return Feeds(_each(x, inputs, batched, batch_size), None, _length(x))
+    samples = getattr(x, "samples", None)
+    known = samples if isinstance(samples, int) else None
+    return Feeds(_each(x, inputs, batched, batch_size), known, _length(x))
 
 
 def _each(

@@ -1,0 +1,49 @@
+"""Errors as people and programs read them: one line what, one line how to mend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from layertap.errors import LayertapError
+
+
+class Interrupted(LayertapError):
+    """Ctrl-C; the hint says how to go on."""
+
+
+def report(error: BaseException, args: Sequence[str]) -> None:
+    """Print ``error`` to standard error, or as JSON to standard output where ``args`` say so."""
+    kind, message, hint = _describe(error)
+    if "--json" in args:
+        click.echo(json.dumps({"error": kind, "message": message, "hint": hint}))
+        return
+    label = "interrupted" if isinstance(error, Interrupted) else "error"
+    text = "" if message == label else f": {message}"
+    click.echo(click.style(label, fg="red", bold=True) + text, err=True)
+    if hint:
+        click.echo(click.style("hint", fg="green", bold=True) + f": {hint}", err=True)
+
+
+def _describe(error: BaseException) -> tuple[str, str, str]:
+    """The error's type, what happened, and how to mend it, one line each."""
+    if isinstance(error, LayertapError):
+        return type(error).__name__, _one_line(error.message), _one_line(error.hint)
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx is not None else "layertap"
+        return "UsageError", error.format_message(), f"see {where} --help"
+    if isinstance(error, click.ClickException):
+        return type(error).__name__, error.format_message(), ""
+    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    hint = "layertap did not expect this; --debug before the command shows where it happened"
+    return "Unexpected", _one_line(message), hint
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text).split())
+
+
+__all__ = ["Interrupted", "report"]

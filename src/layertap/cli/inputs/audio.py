@@ -1,0 +1,47 @@
+"""``.wav`` files as samples: 16-bit PCM."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from layertap.cli.inputs.arrays import windows
+from layertap.cli.inputs.given import Given, Wanted
+from layertap.cli.inputs.stacks import Stack
+from layertap.core.dtypes import Array
+from layertap.errors import FeedError
+
+
+def read_wav(path: Path, given: Given, wanted: Wanted) -> Stack:
+    """The sound as int16 for an int16 input, else as real numbers from -1 up to 1.
+
+    With a scaling of the user's, 16-bit numbers go through that instead. Raises FeedError for
+    other encodings, and when the model takes another number of values; the message says both.
+    """
+    pcm = _pcm(path, wanted)
+    whole = wanted.dtype == np.int16 or given.scaling.given
+    numbers = pcm if whole else (pcm / np.float32(32768)).astype(np.float32)
+    return windows(numbers, path, given, wanted)
+
+
+def _pcm(path: Path, wanted: Wanted) -> Array:
+    """Interleaved int16 numbers."""
+    try:
+        with wave.open(str(path), "rb") as sound:
+            channels, width = sound.getnchannels(), sound.getsampwidth()
+            frames = sound.readframes(sound.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise FeedError(
+            f"cannot read {path}: {error}", hint="save it as 16-bit PCM, mono"
+        ) from error
+    if width != 2:
+        raise FeedError(f"{path} has {8 * width}-bit samples", hint="save it as 16-bit PCM")
+    last = wanted.shape[-1] if wanted.shape else None
+    if channels > 1 and last != channels:
+        raise FeedError(f"{path} has {channels} channels, {wanted}", hint="save it as mono")
+    return np.frombuffer(frames, "<i2")
+
+
+__all__ = ["read_wav"]

@@ -1,0 +1,111 @@
+"""Images as samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from layertap.cli.inputs.given import Given, Wanted
+from layertap.core.dtypes import Array
+from layertap.core.graph import format_shape
+from layertap.errors import FeedError
+
+SUFFIXES = frozenset({".png", ".bmp", ".jpg", ".jpeg", ".gif", ".pgm", ".ppm", ".tif", ".tiff"}) | {
+    ".webp"
+}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+WIDER = frozenset({"I", "F", "I;16", "I;16L", "I;16B"})
+"""Modes with more than 8 bits a pixel, which a conversion would clip."""
+
+
+class ImageStack:
+    """One sample per image: greyscale or colour as the model's channels say, never resized unless
+    asked. Images are read when their batch is.
+
+    Raises FeedError when the model does not take images.
+    """
+
+    def __init__(self, paths: list[Path], given: Given, wanted: Wanted) -> None:
+        self._paths, self._given, self._wanted = paths, given, wanted
+        self._height, self._width, self._channels, self._first = _layout(wanted, paths[0])
+        if wanted.dtype == np.int8 and not given.scaling.given:
+            raise FeedError(
+                f"pixels are 0 to 255, {wanted}",
+                hint="--offset -128 feeds pixel - 128; --scale 1/255 feeds real numbers from 0 "
+                "to 1, quantized for the input",
+            )
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, start: int, stop: int) -> Array:
+        images = [self._image(path) for path in self._paths[start:stop]]
+        shapes = {image.shape for image in images}
+        if len(shapes) > 1:
+            raise FeedError(
+                f"the images have different shapes: {', '.join(map(format_shape, sorted(shapes)))}",
+                hint="--batch-size 1 feeds them one by one",
+            )
+        return self._given.scaling(np.stack(images))
+
+    def _image(self, path: Path) -> Array:
+        with _opened(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if self._channels is not None and not (self._channels == 1 and upright.mode in WIDER):
+                upright = upright.convert(MODES[self._channels])
+            upright = self._sized(upright, path)
+            pixels = np.asarray(upright)
+        if self._wanted.shape is not None and len(self._wanted.shape) == 2:
+            return pixels
+        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        return np.moveaxis(pixels, 2, 0) if self._first else pixels
+
+    def _sized(self, image: Image.Image, path: Path) -> Image.Image:
+        wide = image.width if self._width is None else self._width
+        high = image.height if self._height is None else self._height
+        if image.size == (wide, high):
+            return image
+        if not self._given.resize:
+            raise FeedError(
+                f"{path} is {image.height}x{image.width} (height x width), {self._wanted}",
+                hint="--resize scales it to fit",
+            )
+        return image.resize((wide, high), Image.Resampling.BILINEAR)
+
+
+def _layout(wanted: Wanted, path: Path) -> tuple[int | None, int | None, int | None, bool]:
+    """Height, width and channels (None where open), and whether channels come first."""
+    shape = wanted.shape
+    if shape is None:
+        with _opened(path) as image:
+            bands = len(image.getbands())
+        return None, None, 1 if bands <= 2 else 3, wanted.channels_first
+    if len(shape) == 2:
+        return shape[0], shape[1], 1, False
+    if len(shape) == 3:
+        last = shape[2] in MODES
+        first = shape[0] in MODES
+        if last and not (first and wanted.channels_first):
+            return shape[0], shape[1], shape[2], False
+        if first:
+            return shape[1], shape[2], shape[0], True
+        if shape[2] is None:
+            return shape[0], shape[1], None, False
+    raise FeedError(
+        f"{path} is an image, {wanted}",
+        hint="an image needs height, width and 1, 3 or 4 channels; pass other inputs as .npy",
+    )
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise FeedError(f"cannot read the image {path}: {error}", hint="check the file") from error
+    return image
+
+
+__all__ = ["SUFFIXES", "ImageStack"]

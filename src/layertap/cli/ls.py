@@ -1,0 +1,140 @@
+"""``layertap ls``: what can be read of a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from layertap.cli.inputs.given import Given
+from layertap.cli.options import (
+    given_inputs,
+    input_options,
+    json_option,
+    runtime_choice,
+    runtime_options,
+    taps_option,
+)
+from layertap.cli.source import resolve_model
+from layertap.cli.taps import tap_json, tap_table
+from layertap.core.graph import Graph, Kind, TapPoint
+from layertap.core.select import select
+from layertap.core.units import format_bytes
+from layertap.errors import NoSuchTap, SourceError
+
+
+@click.command(short_help="list what can be read of a model")
+@click.argument("source")
+@taps_option("Only these: a name, a glob, op:CONV_2D, #17, kind:weight, re:..., with | & ~.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(get_args(Kind)),
+    help="Only this kind of tap point. Repeat for more.",
+)
+@runtime_options
+@input_options
+@click.option("--wide", is_flag=True, help="Do not fit the table to the terminal.")
+@json_option
+def ls(
+    source: str,
+    taps: tuple[str, ...],
+    kinds: tuple[str, ...],
+    wide: bool,
+    as_json: bool,
+    **shared: Any,
+) -> None:
+    """List the tap points of SOURCE: a model file, or MODULE:NAME for a live model.
+
+    Bytes are those of one row of captures: one sample, or the whole tensor for weights. Inputs
+    serve as an example, where the runtime needs one.
+    """
+    runtime, options = runtime_choice(shared)
+    given = given_inputs(shared)
+    if runtime is None and not options and _is_tflite(source):
+        graph = _read_tflite(source)
+    else:
+        graph = _open(source, runtime, options, given)
+    chosen = _chosen(graph, taps, kinds)
+    if as_json:
+        print(json.dumps(_document(source, graph, chosen)))
+        return
+    tap_table(chosen).show(wide=wide)
+    print(_totals(chosen))
+    if not graph.complete:
+        click.echo(
+            "Not complete: this runtime learns calls, shapes and dtypes from an example. "
+            "Give one with --input FILE or --random SEED.",
+            err=True,
+        )
+
+
+def _is_tflite(source: str) -> bool:
+    path = Path(source)
+    return path.suffix.lower() == ".tflite" and path.exists()
+
+
+def _read_tflite(source: str) -> Graph:
+    """The graph straight from the file, without starting a runtime."""
+    from layertap.tflite.graph import tap_graph
+    from layertap.tflite.model import parse
+
+    path = Path(source)
+    if path.is_dir():
+        raise SourceError(f"{source!r} is a folder", hint="give a .tflite file")
+    return tap_graph(parse(path.read_bytes())).graph
+
+
+def _open(source: str, runtime: str | None, options: dict[str, Any], given: Given) -> Graph:
+    import layertap
+    from layertap.cli.inputs import first_batch, read_inputs
+
+    with layertap.open(resolve_model(source), runtime, **options) as model:
+        if not given.files and given.random is None:
+            return model.graph
+        return model.trace(first_batch(read_inputs(given, model.session)))
+
+
+def _chosen(graph: Graph, taps: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[TapPoint, ...]:
+    chosen = select(graph, taps) if taps else graph.taps
+    if kinds:
+        chosen = tuple(tap for tap in chosen if tap.kind in kinds)
+    if not chosen:
+        there = ", ".join(dict.fromkeys(tap.kind for tap in graph)) or "none"
+        raise NoSuchTap(f"no tap point of the kind {' or '.join(kinds)}", hint=f"there is {there}")
+    return chosen
+
+
+def _bytes(taps: Iterable[TapPoint]) -> tuple[int, int]:
+    """Bytes of the known rows, and how many are unknown."""
+    sizes = [tap.row_bytes for tap in taps]
+    return sum(size for size in sizes if size is not None), sizes.count(None)
+
+
+def _totals(taps: tuple[TapPoint, ...]) -> str:
+    parts = []
+    weights = [tap for tap in taps if tap.per == "run"]
+    rest = [tap for tap in taps if tap.per != "run"]
+    for group, what in ((rest, "a sample"), (weights, "of weights")):
+        known, unknown = _bytes(group)
+        if group:
+            size = f"{known:,} bytes ({format_bytes(known)})" if known >= 1024 else f"{known} bytes"
+            parts.append(f"{size} {what}" + (f" and {unknown} of unknown size" if unknown else ""))
+    return f"{len(taps)} tap points, {', '.join(parts)}"
+
+
+def _document(source: str, graph: Graph, taps: tuple[TapPoint, ...]) -> dict[str, Any]:
+    known, unknown = _bytes(taps)
+    return {
+        "source": source,
+        "complete": graph.complete,
+        "taps": [tap_json(tap) for tap in taps],
+        "bytes": None if unknown else known,
+    }
+
+
+__all__ = ["ls"]
