@@ -19,6 +19,7 @@ NATIVE = frozenset(
 _QUIET_NAN = 0x7FC00000
 
 
+@functools.cache
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The little-endian dtype in which elements of ``dtype`` lie on disk.
 
@@ -41,7 +42,7 @@ def widen(rows: Array) -> Array:
     """``rows`` in C order as they lie on disk; no copy where they are so already."""
     dtype = rows.dtype
     stored = stored_dtype(dtype)
-    if dtype.name in NATIVE or stored.itemsize == 1:
+    if dtype.kind != "V" or stored.itemsize == 1:
         return np.asarray(rows, dtype=stored, order="C")
     rows = np.asarray(rows, order="C")
     if dtype.name == "bfloat16":

@@ -165,7 +165,7 @@ class TapWriter:
         if self._dtype is None:
             stored_dtype(dtype)
             self._dtype = dtype
-        elif dtype.name != self._dtype.name:
+        elif dtype != self._dtype and dtype.name != self._dtype.name:
             raise StoreError(
                 f"{self.tap.name!r} changed its type from {self._dtype} to {dtype}",
                 hint="feed every batch with the same dtypes",

@@ -63,7 +63,7 @@ class ZarrStore:
         self._files = OpenFiles()
         self._digest = InputDigest()
         self._closed = self._broken = False
-        self._published = 0.0
+        self._published = time.monotonic()
         self._interval = _PUBLISH_SECONDS
         try:
             self._journal = _claim(path, resume=resume, overwrite=overwrite)
