@@ -111,7 +111,7 @@ def given_inputs(given: Mapping[str, Any]) -> Given:
         "dtype",
         "shapes",
     )
-    names += ("value_range", "layout")
+    names += ("dtype", "shapes", "value_range", "layout")
     scale = parse_fraction(given["scale"], "--scale")
     scaling = Scaling(scale, parse_fraction(given["offset"], "--offset"))
     return Given(scaling=scaling, **{name: given[name] for name in names})
