@@ -84,7 +84,9 @@ class Worker:
         return answer, values
 
     def start(self) -> _Child:
-        """The running child, started if there is none."""
+        """The running child, started if there is none or it died in the meantime."""
+        if self._child is not None and self._child.process.poll() is not None:
+            self.stop()
         if self._child is None:
             self._child = child = _Child(self._module)
             self._finalizer = weakref.finalize(self, child.stop)

@@ -16,7 +16,7 @@ from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import Graph, TapPoint, format_shape
 from layertap.core.protocols import Capabilities, Emit, Json
-from layertap.errors import FeedError, RunError, SourceError, Untappable
+from layertap.errors import FeedError, RunError, RuntimeFailure, SourceError, Untappable
 from layertap.runtimes.registry import Runtime, missing_runtime
 from layertap.runtimes.worker.process import Worker, WorkerFailure
 from layertap.tflite.edit import with_outputs
@@ -111,7 +111,7 @@ class TfliteSession(ABC):
         return self.graph
 
     def read(self, tap: TapPoint, /) -> Array:
-        self._check_open()
+        self.check_open()
         if tap.kind != "weight" or tap.untappable:
             raise Untappable(
                 f"{tap.name!r} cannot be read without running the model: "
@@ -121,7 +121,7 @@ class TfliteSession(ABC):
         return constant(self.model, self.model.subgraphs[tap.subgraph].tensors[tap.index])
 
     def prepare(self, taps: Sequence[TapPoint], /) -> TflitePass:
-        self._check_open()
+        self.check_open()
         missing = self.row.missing()
         if missing:
             raise missing_runtime(self.row, missing)
@@ -141,7 +141,6 @@ class TfliteSession(ABC):
 
     def request(self, header: Mapping[str, Any], arrays: Sequence[Array]) -> list[Array]:
         """One request to the worker, which forgets models that are no longer used."""
-        self._check_open()
         drop, self.dropped[:] = list(self.dropped), []
         return self.worker.request({**header, "drop": drop}, arrays)[1]
 
@@ -149,7 +148,8 @@ class TfliteSession(ABC):
         self._closed = True
         self.worker.stop()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises RunError after :meth:`close`."""
         if self._closed:
             raise RunError("the model is closed", hint="open it again")
 
@@ -174,6 +174,7 @@ class TflitePass:
 
     def __call__(self, feed: Feed, emit: Emit, /) -> None:
         session = self._session
+        session.check_open()
         arrays = [self._fed(feed, i) for i in range(len(self._inputs))]
         self._load()
         try:
@@ -188,10 +189,18 @@ class TflitePass:
             emit(tap, value)
 
     def _load(self) -> None:
+        """Make sure that the worker that runs now has the model."""
         session = self._session
-        if self._generation != session.worker.generation:
-            session.load(self._model, self._slot)
-            self._generation = session.worker.generation
+        session.worker.start()
+        if self._generation == session.worker.generation:
+            return
+        if session.keep_state and self._generation >= 0:
+            raise RuntimeFailure(
+                "the worker was lost, and with it what the model's variables held",
+                hint="capture from the first sample again",
+            )
+        session.load(self._model, self._slot)
+        self._generation = session.worker.generation
 
     def _fed(self, feed: Feed, position: int) -> Array:
         """The value for one input in the model's dtype, C-contiguous. Raises FeedError."""
