@@ -1,0 +1,259 @@
+"""One prepared execution: run the network, read the taps, leave everything as it was.
+
+A value is right if nothing wrote into its memory after the moment of its production. Copying
+every value would ensure that, at the price of the copies. So the first batch is read with copies,
+which are compared with what the tensors hold at the end: that tells which taps are overwritten
+later (by ``ReLU(inplace=True)``, by ``x += y``), and these are copied from then on. The others are
+handed over as they are, after a look at their version counters; if one moved after all, because
+this batch took another branch, the batch is run again with that tap copied too.
+
+A tensor that is handed over must belong to nobody else: references to the tensor and its storage
+are counted, and what is shared (with a buffer, a cache, a view, another tap) is copied then.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from layertap.core.dtypes import Array
+from layertap.core.feeds import Feed
+from layertap.core.graph import TapPoint
+from layertap.core.protocols import Emit
+from layertap.errors import RuntimeFailure
+from layertap.runtimes.torch.arrays import to_array
+from layertap.runtimes.torch.catalog import Catalog
+from layertap.runtimes.torch.feeding import Arguments
+from layertap.runtimes.torch.intercept import Interception, Listener
+from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
+from layertap.runtimes.torch.state import State, same_bits
+from layertap.runtimes.torch.tracing import INPUT, OUTPUT, Key
+
+
+class Stop(BaseException):
+    """Ends a forward pass after the last tap.
+
+    Not an Exception, so that ``except Exception`` in a model does not take it for a failure. Where
+    a model swallows it all the same, the pass merely goes on to its end.
+    """
+
+
+class Network(Protocol):
+    """What a pass needs to know of its session."""
+
+    catalog: Catalog
+    arguments: Arguments
+    state: State
+
+    def mode(self) -> AbstractContextManager[None]: ...
+
+
+Record = tuple[int, torch.Tensor, int]
+"""Number of the tap, its value, and the value's version or COPIED."""
+
+COPIED = -1
+
+
+@dataclass
+class Wanted:
+    """Which taps to read at one module: by call, then by suffix, their numbers in the pass."""
+
+    arguments: dict[int, dict[str, int]] = field(default_factory=dict)
+    outputs: dict[int, dict[str, int]] = field(default_factory=dict)
+
+
+class Recorder:
+    """Listens to the modules of one pass and keeps the values that are wanted."""
+
+    def __init__(self, catalog: Catalog, keys: Sequence[Key]) -> None:
+        self.wanted: dict[int, Wanted] = {}
+        self.copy = [True] * len(keys)
+        self.records: list[Record] = []
+        self.calls: dict[int, int] = {}
+        self.learning: dict[int, tuple[torch.Tensor, int]] | None = None
+        for number, key in enumerate(keys):
+            if key.slot >= 0:
+                wanted = self.wanted.setdefault(key.slot, Wanted())
+                calls = wanted.arguments if key.is_argument else wanted.outputs
+                calls.setdefault(key.call, {})[key.suffix] = number
+        inside = sum(key.slot >= 0 for key in keys)
+        to_the_end = any(key.slot == OUTPUT for key in keys)
+        self.last = -1 if to_the_end else inside
+        self.listeners = [self._listener(catalog, slot) for slot in self.wanted]
+
+    def reset(self) -> None:
+        self.records = []
+        self.calls = dict.fromkeys(self.wanted, 0)
+
+    def _listener(self, catalog: Catalog, slot: int) -> Listener:
+        wanted = self.wanted[slot]
+
+        def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+            call = self.calls[slot]
+            self.calls[slot] = call + 1
+            if call in wanted.arguments:
+                suffixes = wanted.arguments[call]
+                for suffix, leaf in argument_leaves(args, kwargs):
+                    if suffix in suffixes:
+                        self._record(suffixes[suffix], leaf)
+            return call
+
+        def leave(call: int, output: Any) -> None:
+            suffixes = wanted.outputs.get(call)
+            if suffixes is None:
+                return
+            if type(output) is torch.Tensor:
+                number = suffixes.get("")
+                if number is not None:
+                    self._record(number, output)
+                return
+            for suffix, leaf in output_leaves(output):
+                if suffix in suffixes:
+                    self._record(suffixes[suffix], leaf)
+
+        return catalog.slots[slot].module, enter, leave
+
+    def _record(self, number: int, tensor: torch.Tensor) -> None:
+        # A value is recorded once; a pass whose Stop was swallowed goes on calling modules.
+        if self.copy[number] or tensor.is_inference():
+            self.records.append((number, tensor.detach().clone(), COPIED))
+            if self.learning is not None:
+                version = COPIED if tensor.is_inference() else tensor._version
+                self.learning[number] = tensor, version
+        else:
+            self.records.append((number, tensor, tensor._version))
+        if len(self.records) == self.last:
+            raise Stop
+
+    def copy_all(self) -> None:
+        """Copy every value of the next batch, and keep the tensors to compare the copies with."""
+        self.copy = [True] * len(self.copy)
+        self.learning = {}
+
+    def learn(self) -> None:
+        """Tell from this batch, read with copies, which taps need one."""
+        assert self.learning is not None
+        for number, copy, _ in self.records:
+            if number in self.learning:
+                tensor, version = self.learning[number]
+                self.copy[number] = not _unmoved(tensor, version) or not same_bits(tensor, copy)
+        self.learning = None
+
+    def moved(self) -> bool:
+        """Whether a value that was not copied has been written to; it is copied from now on."""
+        late = [n for n, tensor, version in self.records if not _unmoved(tensor, version)]
+        for number in late:
+            self.copy[number] = True
+        return bool(late)
+
+    def outputs(self, output: Any, wanted: dict[str, int]) -> None:
+        """Take in what the network returned."""
+        for suffix, leaf in output_leaves(output) if wanted else ():
+            if suffix in wanted:
+                self._record(wanted[suffix], leaf)
+
+    def take(self) -> dict[int, Array]:
+        """The values, each an array of its own, by the taps' numbers."""
+        arrays: dict[int, Array] = {}
+        records, self.records = self.records, []
+        while records:
+            number, tensor, _ = records.pop()
+            # Of several taps that hold one tensor, the last to be taken is its only owner.
+            shared = sys.getrefcount(tensor) > _OWN_REFERENCES or not _owns_storage(tensor)
+            arrays[number] = to_array(tensor.detach().clone() if shared else tensor)
+        return arrays
+
+
+_OWN_REFERENCES = 2
+"""References to a tensor that one local variable holds, while ``getrefcount`` looks."""
+
+_OWN_STORAGE = 2
+"""References to a storage that one tensor holds, while a Python object looks."""
+
+
+def _owns_storage(tensor: torch.Tensor) -> bool:
+    """Whether nothing but ``tensor`` holds its memory, all of which it spans."""
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return False
+    storage = tensor.untyped_storage()
+    return (
+        tensor._use_count() == 1  # type: ignore[attr-defined]
+        and torch._C._storage_Use_Count(storage._cdata) <= _OWN_STORAGE
+        and storage.nbytes() <= tensor.nbytes
+    )
+
+
+def _unmoved(tensor: torch.Tensor, version: int) -> bool:
+    return version == COPIED or tensor._version == version
+
+
+class TapPass:
+    """Runs one batch and emits ``taps`` in order; what did not occur in it is not emitted.
+
+    Raises FeedError for a feed that does not fit ``forward``, RuntimeFailure when it fails.
+    """
+
+    def __init__(self, network: Network, taps: Sequence[TapPoint], keys: Sequence[Key]) -> None:
+        self.network = network
+        self.taps = taps
+        self.recorder = Recorder(network.catalog, keys)
+        self.input_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == INPUT}
+        self.output_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == OUTPUT}
+        self.learned: tuple[bool, ...] | None = None
+
+    def __call__(self, feed: Feed, emit: Emit) -> None:
+        arrays = self._read(feed)
+        for number, tap in enumerate(self.taps):
+            if number in arrays:
+                emit(tap, arrays.pop(number))
+
+    def _read(self, feed: Feed) -> dict[int, Array]:
+        recorder = self.recorder
+        modes = self.network.catalog.modes()
+        learn = modes != self.learned
+        if learn:
+            recorder.copy_all()
+        with self.network.state.kept(learn=learn) as saved:
+            self._execute(feed)
+            if learn:
+                recorder.learn()
+                self.learned = modes
+            while recorder.moved():
+                saved.restore()
+                self._execute(feed)
+            arrays = recorder.take()
+        return {**self._inputs(feed), **arrays}
+
+    def _execute(self, feed: Feed) -> None:
+        network, recorder = self.network, self.recorder
+        recorder.reset()
+        args, kwargs = network.arguments.bind(feed)
+        listening = Interception(recorder.listeners, network.catalog.fused)
+        try:
+            with network.mode(), listening:
+                output = network.catalog.root(*args, **kwargs)
+                recorder.outputs(output, self.output_taps)
+        except Stop:
+            return
+        except Exception as error:
+            raise RuntimeFailure(
+                f"the forward pass failed: {type(error).__name__}: {error}",
+                hint="does the model run on this input without layertap?",
+            ) from error
+
+    def _inputs(self, feed: Feed) -> dict[int, Array]:
+        if not self.input_taps:
+            return {}
+        arguments = self.network.arguments
+        leaves = (
+            (name + suffix, leaf)
+            for name, value in arguments.named(*arguments.bind(feed)).items()
+            for suffix, leaf in output_leaves(value)
+        )
+        found = [(self.input_taps[name], leaf) for name, leaf in leaves if name in self.input_taps]
+        return {number: to_array(leaf) for number, leaf in found}

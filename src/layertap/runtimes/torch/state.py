@@ -1,0 +1,255 @@
+"""What running a network changes in it, and how to undo that.
+
+Reading a value must not move running statistics, random generators, counters or caches, so every
+pass starts from the state in which it found the network, and leaves it there.
+"""
+
+from __future__ import annotations
+
+import random
+import types
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from layertap.errors import RuntimeFailure
+
+_ATOMS = (
+    str, bytes, int, float, complex, bool, type(None), type, torch.Tensor, np.ndarray, torch.dtype,
+    torch.device, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.MethodType,
+)  # fmt: skip
+
+_MOST_OBJECTS = 100_000
+_DEEPEST = 8
+"""How far below a module Python objects of the user's own are followed."""
+
+
+class Shadow:
+    """A tensor, its version and a copy of its values that is renewed only when it changed.
+
+    Some changes pass the version counter by (batch norm's of its running statistics, those through
+    ``.data``): a tensor in which one was seen is ``sly`` and is copied each time.
+    """
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+        self.sly = tensor.is_inference()
+        self.renew()
+
+    def renew(self) -> None:
+        self.version = -1 if self.sly else self.tensor._version
+        self.copy = self.tensor.detach().clone()
+
+    def prepare(self) -> None:
+        if self.sly or self.tensor._version != self.version:
+            self.renew()
+
+    def moved(self) -> bool:
+        return self.sly or self.tensor._version != self.version
+
+    def restore(self) -> None:
+        if self.moved():
+            if self.tensor.shape != self.copy.shape:
+                self.tensor.data = torch.empty_like(self.copy)
+            self.tensor.detach().copy_(self.copy)
+            self.version = -1 if self.sly else self.tensor._version
+
+    def learn(self) -> None:
+        """Find out whether the tensor was changed behind the back of its version counter."""
+        self.sly = self.sly or not (self.moved() or same_bits(self.tensor, self.copy))
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors hold the same bits; False for layouts that cannot be compared."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    try:
+        if torch.equal(a, b):
+            return True
+        flat = (tensor.detach().reshape(-1).view(torch.uint8) for tensor in (a, b))
+        return torch.equal(*flat)  # NaN equals no number, not even itself
+    except (RuntimeError, NotImplementedError):
+        return False
+
+
+class Contents:
+    """What a container or an object's ``__dict__`` held, by identity of the elements."""
+
+    def __init__(self, holder: Any) -> None:
+        self.holder = holder
+        self.held = self._items()
+
+    def _items(self) -> list[Any]:
+        if isinstance(self.holder, dict):
+            return [part for item in dict.items(self.holder) for part in item]
+        return list(self.holder)
+
+    def moved(self) -> bool:
+        now = self._items()
+        return len(now) != len(self.held) or any(
+            a is not b for a, b in zip(now, self.held, strict=True)
+        )
+
+    def restore(self) -> None:
+        if not self.moved():
+            return
+        holder = self.holder
+        holder.clear()
+        if isinstance(holder, dict):
+            dict.update(holder, zip(self.held[::2], self.held[1::2], strict=True))
+        elif isinstance(holder, set):
+            holder.update(self.held)
+        else:
+            holder.extend(self.held)
+
+
+def reachable(root: nn.Module) -> Iterator[Any]:
+    """Mutable containers, ``__dict__`` of objects and tensors that are reachable from ``root``."""
+    seen: set[int] = set()
+    todo: list[tuple[Any, int]] = [(root, 0)]
+    while todo and len(seen) < _MOST_OBJECTS:
+        value, depth = todo.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            yield value
+        if isinstance(value, _ATOMS) or depth > _DEEPEST:
+            continue
+        depth = 0 if isinstance(value, nn.Module) else depth + 1
+        if isinstance(value, dict | list | set | deque):
+            yield value
+        if isinstance(value, dict):
+            todo.extend((item, depth) for item in list(dict.values(value)))
+        elif isinstance(value, list | set | deque | tuple):
+            todo.extend((item, depth) for item in value)
+        own = getattr(value, "__dict__", None)
+        if isinstance(own, dict):
+            todo.append((own, depth))
+
+
+class Generators:
+    """The random generators that a network may draw from, as they were.
+
+    Python's and NumPy's are dear to save and seldom drawn from; ``python`` includes them.
+    """
+
+    def __init__(self, device: torch.device | None, *, python: bool) -> None:
+        self.device = device if device is not None and device.type == "cuda" else None
+        self.cpu = torch.get_rng_state()
+        self.cuda = None if self.device is None else torch.cuda.get_rng_state(self.device)
+        self.python = (random.getstate(), np.random.get_state(legacy=False)) if python else None
+
+    def python_moved(self) -> bool:
+        """Whether Python's or NumPy's generator was drawn from since."""
+        if self.python is None:
+            return False
+        drawn = random.getstate() != self.python[0]
+        return drawn or repr(np.random.get_state(legacy=False)) != repr(self.python[1])
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None and self.device is not None:
+            torch.cuda.set_rng_state(self.cuda, self.device)
+        if self.python is not None:
+            random.setstate(self.python[0])
+            np.random.set_state(self.python[1])
+
+
+class Saved:
+    """The state at the beginning of a pass."""
+
+    def __init__(self, state: State, holders: Iterable[Any], *, python: bool) -> None:
+        self.state = state
+        self.contents = [Contents(holder) for holder in holders]
+        self.generators = Generators(state.device, python=python)
+        self.versions = [_version(parameter) for _, parameter in state.parameters]
+        for shadow in state.shadows:
+            shadow.prepare()
+
+    def restore(self) -> None:
+        """Bring back everything that was saved; may be done more than once."""
+        self.generators.restore()
+        for contents in self.contents:
+            contents.restore()
+        for owner, key, tensor in self.state.buffers:
+            if owner.get(key) is not tensor:
+                owner[key] = tensor
+        for shadow in self.state.shadows:
+            shadow.restore()
+
+    def check(self) -> None:
+        """Raise RuntimeFailure when a parameter changed."""
+        for (name, parameter), version in zip(self.state.parameters, self.versions, strict=True):
+            if _version(parameter) != version:
+                raise RuntimeFailure(
+                    f"the forward pass changed its parameter {name!r} in place",
+                    hint="watch such a model in a loop of your own, with layertap.attach",
+                )
+
+
+class State:
+    """The state of ``root`` outside of its parameters.
+
+    Parameters are not copied, for their size; a forward pass that changes one is an error.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        self.root = root
+        self.holders: list[Any] = []
+        self.python = False
+        self.shadows: list[Shadow] = []
+        self.buffers: list[tuple[dict[str, Any], str, torch.Tensor | None]] = []
+        self.parameters: list[tuple[str, nn.Parameter]] = []
+        self.device: torch.device | None = None
+
+    def _index(self) -> list[Any]:
+        """Look at everything reachable; returns the mutable containers."""
+        self.parameters = list(self.root.named_parameters())
+        self.device = next((parameter.device for _, parameter in self.parameters), None)
+        self.buffers = [
+            (module._buffers, key, tensor)
+            for module in self.root.modules()
+            if not isinstance(module, torch.jit.ScriptModule)
+            for key, tensor in module._buffers.items()
+        ]
+        self.shadows, holders = [], []
+        for value in reachable(self.root):
+            if not isinstance(value, torch.Tensor):
+                holders.append(value)
+            elif not isinstance(value, nn.Parameter) and not value.is_meta:
+                self.shadows.append(Shadow(value))
+        return holders
+
+    @contextmanager
+    def kept(self, *, learn: bool = False) -> Iterator[Saved]:
+        """Undo on leaving what happened to the state inside.
+
+        With ``learn`` everything reachable is looked at, and what changed is remembered; without,
+        that and whatever has a version counter. Raises RuntimeFailure when a parameter changed.
+        """
+        replaced = any(owner.get(key) is not tensor for owner, key, tensor in self.buffers)
+        holders = self._index() if learn or replaced or not self.parameters else self.holders
+        saved = Saved(self, holders if learn else self.holders, python=learn or self.python)
+        try:
+            yield saved
+            if learn:
+                self._learn(saved)
+        finally:
+            saved.restore()
+        saved.check()
+
+    def _learn(self, saved: Saved) -> None:
+        self.python = self.python or saved.generators.python_moved()
+        self.holders = [contents.holder for contents in saved.contents if contents.moved()]
+        for shadow in self.shadows:
+            shadow.learn()
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
