@@ -17,6 +17,7 @@ from layertap.runtimes.registry import BUILTIN
 from layertap.runtimes.worker.process import WorkerFailure
 from layertap.runtimes.worker.session import TfliteSession
 from layertap.tflite.model import TfliteModel
+from layertap.tflite.schema import OPERATORS
 from layertap.tflite.state import state_of
 
 _MOST = 1 << 31
@@ -93,8 +94,11 @@ class TflmSession(TfliteSession):
                 f"{error.said}",
                 hint="give more, select fewer taps, or leave arena out to have a size found",
             )
+        operators = {op.name for graph in self.model.subgraphs for op in graph.operators}
+        custom = sorted(operators - set(OPERATORS)) if "CUSTOM" in error.native else []
+        which = f" (custom operators: {', '.join(custom)})" if custom else ""
         return RuntimeFailure(
-            f"TensorFlow Lite Micro cannot load the model: {error.said}",
+            f"TensorFlow Lite Micro cannot load the model: {error.said}{which}",
             hint="the reference kernels of the tflite-micro wheel lack some operators and types; "
             'runtime="litert" has more',
         )
