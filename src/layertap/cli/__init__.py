@@ -56,6 +56,8 @@ class Verbs(click.Group):
         **extra: Any,
     ) -> NoReturn:
         given = list(sys.argv[1:] if args is None else args)
+        # TensorFlow tells about processors and GPUs on standard error unless this is set first.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if "--debug" in given else "3")
         extra.setdefault("obj", given)
         debug = "--debug" in given
         verb_args = [arg for arg in given if arg != "--debug"]
@@ -90,7 +92,8 @@ class Verbs(click.Group):
             if isinstance(error, BrokenPipeError):
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            raise LayertapError(f"{where}{error.strerror or error}") from error
+            message = f"{where}{error.strerror or error}"
+            raise LayertapError(message, hint="check the path and its permissions") from error
 
 
 def _forget_stdout() -> None:

@@ -37,9 +37,9 @@ IN_MEMORY = "2GB"
 @click.argument("source")
 @taps_option("What to read: a name, a glob, op:CONV_2D, #17, with | & ~.  [default: all computed]")
 @input_options
-@click.option("-o", "--output", metavar="RUN.zarr", help="Write the captures there.")
+@click.option("-o", "--to", "output", metavar="RUN.zarr", help="Write the captures there.")
 @click.option("--keep-inputs", is_flag=True, help="Keep the inputs with the captures.")
-@click.option("--compress", type=click.Choice(["zstd"]), help="Compress on disk.")
+@click.option("--compress", metavar="zstd[:LEVEL]", help="Compress on disk.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing run.")
 @click.option("--budget", metavar="BYTES", help="Refuse to read more, as in 2GB.")
@@ -70,12 +70,21 @@ def capture(ctx: click.Context, /, source: str, only_plan: bool, **options: Any)
         for note in getattr(inputs, "notes", ()):
             click.echo(f"note: {note}", err=True)
         if only_plan:
-            plan = model.plan(options["taps"] or None, inputs, budget=options["budget"])
+            taps = _with_inputs(model, options)
+            plan = model.plan(taps, inputs, budget=options["budget"])
             _print_plan(plan, options)
             return
         start = time.monotonic()
         run = _capture(model, inputs, options, ctx.obj)
     _print_run(run, time.monotonic() - start, options)
+
+
+def _with_inputs(model: Model, options: dict[str, Any]) -> list[str] | None:
+    """The selection, and the model's inputs where they are to be kept."""
+    taps = list(options["taps"])
+    if options["keep_inputs"]:
+        return [*(taps or ["*"]), *(tap.name for tap in model.graph.inputs)]
+    return taps or None
 
 
 def _capture(

@@ -16,6 +16,7 @@ from layertap.errors import LayertapError, MissingRuntime
 
 if TYPE_CHECKING:
     from layertap.core.captures import Run
+    from layertap.core.dtypes import Array
     from layertap.demo import Digits
 
 OUTPUT = "probabilities"
@@ -92,18 +93,18 @@ class _Teller:
             click.echo(click.style(text, **style) if style else text)
 
     def introduce(self) -> None:
+        import layertap
         from layertap.cli.taps import tap_table
         from layertap.demo import asset
-        from layertap.tflite.graph import tap_graph
-        from layertap.tflite.model import parse
 
         count = len(self.digits.label)
         self.say(f"A small CNN, and {count} handwritten digits that it has not seen in training.")
         self.say()
         self.say(f"What can be read of {MICRO.model}, weights left out:", bold=True)
         if not self.quiet:
-            graph = tap_graph(parse(asset(MICRO.model).read_bytes())).graph
-            tap_table(tap for tap in graph if tap.kind != "weight").show(wide=self.wide)
+            with layertap.open(asset(MICRO.model)) as model:
+                taps = [tap for tap in model.graph if tap.kind != "weight"]
+            tap_table(taps).show(wide=self.wide)
 
     def run(self, take: Take) -> None:
         """Capture every layer, onto disk, or say what to install."""
@@ -144,10 +145,8 @@ class _Teller:
             return {}
         micro = self.runs[MICRO.name]
         shares = {
-            take.name: {
-                n: float((micro[n].raw != self.runs[take.name][n].raw).mean()) for n in micro
-            }
-            for take in (FAST, REFERENCE)
+            name: {tap: _differing(micro[tap].raw, self.runs[name][tap].raw) for tap in micro}
+            for name in (FAST.name, REFERENCE.name)
         }
         self.say()
         self.say("Share of int8 values that differ from TensorFlow Lite Micro's:", bold=True)
@@ -180,6 +179,10 @@ class _Teller:
             told = {"run": str(run.path), "samples": run.samples, "right": self.right(run)}
             runs.append({"name": name, **told, "taps": taps})
         return {"runs": runs, "missing": self.missing, "differ_from_tflm": differing}
+
+
+def _differing(a: Array, b: Array) -> float:
+    return float((a != b).mean())
 
 
 def _share(share: float) -> str:

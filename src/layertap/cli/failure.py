@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from layertap.errors import LayertapError
+
+_ARGUMENT = re.compile(r"\b(runtime|kernels|arena|allow_code|batch_size|budget)=([\w.\"']+)")
+"""Arguments of the Python interface in hints, which are options here."""
 
 
 class Interrupted(LayertapError):
@@ -31,7 +35,8 @@ def report(error: BaseException, args: Sequence[str]) -> None:
 def _describe(error: BaseException) -> tuple[str, str, str]:
     """The error's type, what happened, and how to mend it, one line each."""
     if isinstance(error, LayertapError):
-        return type(error).__name__, _one_line(error.message), _one_line(error.hint)
+        hint = _ARGUMENT.sub(_as_option, _one_line(error.hint))
+        return type(error).__name__, _one_line(error.message), hint
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx is not None else "layertap"
         return "UsageError", error.format_message(), f"see {where} --help"
@@ -40,6 +45,11 @@ def _describe(error: BaseException) -> tuple[str, str, str]:
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     hint = "layertap did not expect this; --debug before the command shows where it happened"
     return "Unexpected", _one_line(message), hint
+
+
+def _as_option(argument: re.Match[str]) -> str:
+    name, value = argument[1].replace("_", "-"), argument[2].strip("\"'")
+    return f"--{name}" if value == "True" else f"--{name} {value}"
 
 
 def _one_line(text: Any) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 import click
 
-from layertap.cli.inputs.given import Given
 from layertap.cli.options import (
     given_inputs,
     input_options,
@@ -23,7 +21,7 @@ from layertap.cli.taps import tap_json, tap_table
 from layertap.core.graph import Graph, Kind, TapPoint
 from layertap.core.select import select
 from layertap.core.units import format_bytes
-from layertap.errors import NoSuchTap, SourceError
+from layertap.errors import NoSuchTap
 
 
 @click.command(short_help="list what can be read of a model")
@@ -53,12 +51,7 @@ def ls(
     Bytes are those of one row of captures: one sample, or the whole tensor for weights. Inputs
     serve as an example, where the runtime needs one.
     """
-    runtime, options = runtime_choice(shared)
-    given = given_inputs(shared)
-    if runtime is None and not options and _is_tflite(source):
-        graph = _read_tflite(source)
-    else:
-        graph = _open(source, runtime, options, given)
+    graph = _open(source, shared)
     chosen = _chosen(graph, taps, kinds)
     if as_json:
         print(json.dumps(_document(source, graph, chosen)))
@@ -73,30 +66,16 @@ def ls(
         )
 
 
-def _is_tflite(source: str) -> bool:
-    path = Path(source)
-    return path.suffix.lower() == ".tflite" and path.exists()
-
-
-def _read_tflite(source: str) -> Graph:
-    """The graph straight from the file, without starting a runtime."""
-    from layertap.tflite.graph import tap_graph
-    from layertap.tflite.model import parse
-
-    path = Path(source)
-    if path.is_dir():
-        raise SourceError(f"{source!r} is a folder", hint="give a .tflite file")
-    return tap_graph(parse(path.read_bytes())).graph
-
-
-def _open(source: str, runtime: str | None, options: dict[str, Any], given: Given) -> Graph:
+def _open(source: str, shared: Mapping[str, Any]) -> Graph:
     import layertap
-    from layertap.cli.inputs import first_batch, read_inputs
 
+    runtime, options = runtime_choice(shared)
     with layertap.open(resolve_model(source), runtime, **options) as model:
-        if not given.files and given.random is None:
+        if not shared["files"] and shared["random"] is None:
             return model.graph
-        return model.trace(first_batch(read_inputs(given, model.session)))
+        from layertap.cli.inputs import first_batch, read_inputs
+
+        return model.trace(first_batch(read_inputs(given_inputs(shared), model.session)))
 
 
 def _chosen(graph: Graph, taps: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[TapPoint, ...]:

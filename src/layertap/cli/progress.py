@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 PATIENCE = 1.0
 """Seconds before the bar appears."""
 
+WINDOW = 5.0
+"""Seconds over which the rate is taken."""
+
 
 class ProgressBar:
     """Call it with a run's progress. Draws only on a terminal, unless ``force``; work that is done
@@ -28,6 +32,7 @@ class ProgressBar:
         self._start = time.monotonic()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
+        self._marks: deque[tuple[float, int]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +52,7 @@ class ProgressBar:
         waited = time.monotonic() - self._start
         if self._bar is None and (waited >= PATIENCE or self._forced):
             self._bar = _bar()
-            self._task = self._bar.add_task("capturing", total=None, written="", rate="")
+            self._task = self._bar.add_task("capturing", total=None, unit="", written="", rate="")
             self._bar.start()
         if self._bar is None or self._task is None:
             return
@@ -59,8 +64,17 @@ class ProgressBar:
             total=progress.total_samples if by_sample else progress.total_batches,
             unit="samples" if by_sample else "batches",
             written=format_bytes(progress.bytes),
-            rate=f"{progress.samples / max(waited, 1e-9):.3g} samples/s",
+            rate=self._rate(progress.samples),
         )
+
+    def _rate(self, samples: int) -> str:
+        """Samples per second over the last moments, without what a resumed run skips at once."""
+        now = time.monotonic()
+        self._marks.append((now, samples))
+        while len(self._marks) > 2 and self._marks[0][0] < now - WINDOW:
+            self._marks.popleft()
+        then, before = self._marks[0]
+        return f"{(samples - before) / (now - then):,.3g} samples/s" if now > then else ""
 
 
 def _bar() -> Bar:

@@ -91,24 +91,24 @@ def _print_summaries(run: Run, captures: Mapping[str, Capture], wide: bool, as_j
 def provenance_lines(run: Run) -> list[str]:
     """Where a run comes from, one fact a line."""
     facts = dict(run.provenance)
+    runtime = f"{facts.pop('runtime', '?')} {facts.pop('version', None) or ''}".strip()
     state = "complete" if run.complete else "incomplete: go on with layertap capture ... --resume"
-    model = facts.pop("model", None)
-    lines = [f"{'samples':10} {run.samples:,}, {state}"]
-    if isinstance(model, Mapping):
-        digest = model.get("sha256")
-        named = model.get("path") or model.get("type") or "a live model"
-        lines.append(f"{'model':10} {named}{f' sha256 {str(digest)[:16]}' if digest else ''}")
-    elif model is not None:
-        lines.append(f"{'model':10} {model}")
-    runtime, version = facts.pop("runtime", "?"), facts.pop("version", "")
-    lines.append(f"{'runtime':10} {runtime} {version}".rstrip())
-    host = facts.pop("host", None)
-    if isinstance(host, Mapping):
-        lines.append(f"{'host':10} {host.get('system')}, Python {host.get('python')}")
-    for name, fact in facts.items():
-        text = json.dumps(fact) if isinstance(fact, dict | list) else str(fact)
-        lines.append(f"{name.replace('_', ' '):10} {text}")
-    return lines
+    told = {"run": str(run.path), "samples": f"{run.samples:,}, {state}", "runtime": runtime}
+    told |= {name.replace("_", " "): _fact(fact) for name, fact in facts.items()}
+    width = max(map(len, told))
+    return [f"{name:{width}}  {fact}" for name, fact in told.items()]
+
+
+def _fact(fact: Any) -> str:
+    """A value of the provenance in one line; of a hash, enough to tell it by."""
+    if isinstance(fact, Mapping):
+        return ", ".join(
+            f"{name} {str(value)[:16] if name == 'sha256' else _fact(value)}"
+            for name, value in fact.items()
+        )
+    if fact is None:
+        return "unknown"
+    return ("yes" if fact else "no") if isinstance(fact, bool) else str(fact)
 
 
 def _row(capture: Capture, sample: int, raw: bool) -> Array:

@@ -111,7 +111,7 @@ def _from_files(
         others = [path for path in paths if path.suffix.lower() != ".npz"]
         if others:
             chosen = name or _only(wanted, session, pattern)
-            parts.setdefault(chosen, []).extend(_stacks(others, given, wanted[chosen]))
+            parts.setdefault(chosen, []).extend(_stacks(others, given, wanted[chosen], notes))
     return {n: stacks[0] if len(stacks) == 1 else Joined(stacks) for n, stacks in parts.items()}
 
 
@@ -193,7 +193,7 @@ def _from_npz(
     }
 
 
-def _stacks(paths: list[Path], given: Given, wanted: Wanted) -> list[Stack]:
+def _stacks(paths: list[Path], given: Given, wanted: Wanted, notes: list[str]) -> list[Stack]:
     images = [path for path in paths if path.suffix.lower() in SUFFIXES]
     stacks: list[Stack] = [ImageStack(images, given, wanted)] if images else []
     for path in paths:
@@ -204,6 +204,8 @@ def _stacks(paths: list[Path], given: Given, wanted: Wanted) -> list[Stack]:
             stacks.append(read_wav(path, given, wanted))
         elif suffix in RAW:
             stacks.append(read_raw(path, given, wanted))
+            read = f"{path}: {len(stacks[-1])} samples of {given.dtype or wanted.dtype}"
+            notes.append(read + ("" if given.dtype else ", the model's dtype"))
     return stacks
 
 

@@ -57,7 +57,7 @@ def read_raw(path: Path, given: Given, wanted: Wanted) -> Stack:
     return windows(numbers, path, given, wanted)
 
 
-def windows(numbers: Array, path: Path, given: Given, wanted: Wanted) -> Stack:
+def windows(numbers: Array, path: Path, given: Given, wanted: Wanted, *, kind: str = "") -> Stack:
     """Samples cut from a row of numbers, one every ``given.hop`` (one sample's length without).
 
     Raises FeedError when the numbers are not a whole number of samples.
@@ -67,10 +67,9 @@ def windows(numbers: Array, path: Path, given: Given, wanted: Wanted) -> Stack:
     length = math.prod(shape)
     if len(numbers) < length or (hop is None and len(numbers) % length):
         raise FeedError(
-            f"{path} holds {len(numbers):,} values; {wanted}, {length:,} values a sample",
-            hint="--hop N starts a sample every N values"
-            if len(numbers) > length
-            else "check the dtype and the file, or compute the features that the model takes",
+            f"{path} holds {len(numbers):,} values{kind}; {wanted}, {length:,} values a sample",
+            hint="--hop N starts a sample every N values; a model of features, such as spectra, "
+            "needs them computed first",
         )
     if hop is not None and hop < 1:
         raise FeedError(f"a hop of {hop} is not possible", hint="give 1 or more")

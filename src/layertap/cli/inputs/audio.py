@@ -20,18 +20,18 @@ def read_wav(path: Path, given: Given, wanted: Wanted) -> Stack:
     With a scaling of the user's, 16-bit numbers go through that instead. Raises FeedError for
     other encodings, and when the model takes another number of values; the message says both.
     """
-    pcm = _pcm(path, wanted)
+    pcm, kind = _pcm(path, wanted)
     whole = wanted.dtype == np.int16 or given.scaling.given
     numbers = pcm if whole else (pcm / np.float32(32768)).astype(np.float32)
-    return windows(numbers, path, given, wanted)
+    return windows(numbers, path, given, wanted, kind=kind)
 
 
-def _pcm(path: Path, wanted: Wanted) -> Array:
-    """Interleaved int16 numbers."""
+def _pcm(path: Path, wanted: Wanted) -> tuple[Array, str]:
+    """Interleaved int16 numbers, and what they are, for messages."""
     try:
         with wave.open(str(path), "rb") as sound:
             channels, width = sound.getnchannels(), sound.getsampwidth()
-            frames = sound.readframes(sound.getnframes())
+            rate, frames = sound.getframerate(), sound.readframes(sound.getnframes())
     except (wave.Error, EOFError) as error:
         raise FeedError(
             f"cannot read {path}: {error}", hint="save it as 16-bit PCM, mono"
@@ -41,7 +41,9 @@ def _pcm(path: Path, wanted: Wanted) -> Array:
     last = wanted.shape[-1] if wanted.shape else None
     if channels > 1 and last != channels:
         raise FeedError(f"{path} has {channels} channels, {wanted}", hint="save it as mono")
-    return np.frombuffer(frames, "<i2")
+    numbers = np.frombuffer(frames, "<i2")
+    seconds = len(numbers) / channels / max(rate, 1)
+    return numbers, f" ({seconds:.3g} s at {rate} Hz, {channels} channel{'s' * (channels > 1)})"
 
 
 __all__ = ["read_wav"]

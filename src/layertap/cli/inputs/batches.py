@@ -32,7 +32,7 @@ class UserBatches:
             raise
         except Exception as error:
             raise FeedError(
-                f"{self._text} failed after {number} batches: {type(error).__name__}: {error}",
+                f"{self._text} failed in batch {number + 1}: {type(error).__name__}: {error}",
                 hint="layertap --debug shows where",
             ) from error
 

@@ -22,7 +22,8 @@ WIDER = frozenset({"I", "F", "I;16", "I;16L", "I;16B"})
 
 class ImageStack:
     """One sample per image: greyscale or colour as the model's channels say, never resized unless
-    asked. Images are read when their batch is.
+    asked. Images are read when their batch is. Where the model leaves the dtype open, numbers are
+    float32.
 
     Raises FeedError when the model does not take images.
     """
@@ -48,7 +49,8 @@ class ImageStack:
                 f"the images have different shapes: {', '.join(map(format_shape, sorted(shapes)))}",
                 hint="--batch-size 1 feeds them one by one",
             )
-        return self._given.scaling(np.stack(images))
+        numbers = self._given.scaling(np.stack(images))
+        return numbers.astype(np.float32) if self._wanted.dtype is None else numbers
 
     def _image(self, path: Path) -> Array:
         with _opened(path) as image:
