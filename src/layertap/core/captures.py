@@ -12,6 +12,7 @@ from layertap.core.dtypes import Array
 from layertap.core.graph import Graph, TapPoint, format_shape
 from layertap.core.protocols import Json, Rows
 from layertap.core.select import Selector, no_such_tap, select
+from layertap.errors import StoreError
 
 
 class Capture:
@@ -41,9 +42,17 @@ class Capture:
     @property
     def raw(self) -> Any:
         """What the runtime held: an array (rows, ...), a list of arrays where shapes differ
-        between samples, or the value itself for a tap that never changes."""
+        between samples, or the value itself for a tap that never changes. Raises StoreError
+        when what is on disk is damaged, or there is no such value yet."""
         rows = self._rows.read(self._span.start, self._span.stop)
-        return rows[0] if self.tap.per == "run" else rows
+        if self.tap.per != "run":
+            return rows
+        if not len(rows):
+            raise StoreError(
+                f"the run holds no value of {self.tap.name!r}",
+                hint="it ended before its first batch; capture it anew, or go on with resume",
+            )
+        return np.asarray(rows)[0, ...]
 
     @property
     def values(self) -> Any:

@@ -107,9 +107,11 @@ class ArrayWriter:
         if final and rows < self.rows:
             self._trim(rows)
         number, over = divmod(rows, self.layout.chunk_rows)
-        if self.layout.level is not None and over and self.layout.row_bytes:
-            self._publish_tail(number, final)
-        elif final and number == 0 and rows and self.layout.row_bytes:
+        if not over or not self.layout.row_bytes:
+            pass
+        elif self.layout.level is not None:
+            self._publish_tail(number, over, final)
+        elif final and number == 0:
             self._shrink(rows)
         self._write_document(rows, axis, final)
 
@@ -169,18 +171,20 @@ class ArrayWriter:
         self._files.drop(str(tail))
         tail.unlink()
 
-    def _publish_tail(self, number: int, final: bool) -> None:
+    def _publish_tail(self, number: int, rows: int, final: bool) -> None:
         tail = self.folder / self.layout.tail_name(number)
-        if final and tail.exists():
-            self._seal(number)
-        elif tail.exists():
-            self._encode(number, np.fromfile(tail, np.uint8))
+        if not tail.exists():
+            return
+        shown = rows if final and number == 0 else self.layout.chunk_rows
+        self._encode(number, np.fromfile(tail, np.uint8, shown * self.layout.row_bytes))
+        if final:
+            self._files.drop(str(tail))
+            tail.unlink()
 
     def _shrink(self, rows: int) -> None:
-        if self.layout.level is None:
-            chunk = self.folder / self.layout.chunk_name(0)
-            self._files.drop(str(chunk))
-            os.truncate(chunk, rows * self.layout.row_bytes)
+        chunk = self.folder / self.layout.chunk_name(0)
+        self._files.drop(str(chunk))
+        os.truncate(chunk, rows * self.layout.row_bytes)
 
     def _write_document(self, rows: int, axis: str, final: bool) -> None:
         axes = (axis, *self._dimensions) if self.layout.counted else self._dimensions

@@ -20,16 +20,21 @@ _QUIET_NAN = 0x7FC00000
 
 
 @functools.cache
+def _is_native(dtype: np.dtype[Any]) -> bool:
+    return dtype.name in NATIVE  # NumPy composes the name anew each time, at some cost
+
+
+@functools.cache
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The little-endian dtype in which elements of ``dtype`` lie on disk.
 
     bfloat16 and the float types of at most 8 bits become float32, integers of fewer than 8 bits
     become int8 or uint8. Raises StoreError for what is not a number.
     """
-    if dtype.name in NATIVE:
+    if _is_native(dtype):
         return dtype.newbyteorder("<")
     if dtype.name == "bfloat16" or dtype.name.startswith("float"):
-        if dtype.itemsize <= 2 and dtype.kind == "V":
+        if dtype.itemsize <= 2:
             return np.dtype("<f4")
     elif dtype.name.startswith(("int", "uint")) and dtype.itemsize == 1:
         return np.dtype(np.uint8 if dtype.name.startswith("u") else np.int8)
@@ -42,7 +47,7 @@ def widen(rows: Array) -> Array:
     """``rows`` in C order as they lie on disk; no copy where they are so already."""
     dtype = rows.dtype
     stored = stored_dtype(dtype)
-    if dtype.kind != "V" or stored.itemsize == 1:
+    if _is_native(dtype) or stored.itemsize == 1:
         return np.asarray(rows, dtype=stored, order="C")
     rows = np.asarray(rows, order="C")
     if dtype.name == "bfloat16":
@@ -54,7 +59,7 @@ def widen(rows: Array) -> Array:
 
 def narrow(stored: Array, dtype: np.dtype[Any]) -> Array:
     """The inverse of :func:`widen`, bit for bit."""
-    if dtype.name in NATIVE:
+    if _is_native(dtype):
         return stored.astype(dtype, copy=False)
     if stored.dtype.itemsize == 1:
         return stored.astype(dtype)

@@ -6,6 +6,7 @@ the end of the process and does not count.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -129,7 +130,8 @@ class Journal:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         self._size = data.rfind(b"\n") + 1
-        os.ftruncate(self._fd, self._size)
+        if self._size < len(data):
+            os.ftruncate(self._fd, self._size)
         return state
 
     def append(self, state: State) -> None:
@@ -145,7 +147,7 @@ class Journal:
             raise
         if done < len(line):
             os.ftruncate(self._fd, self._size)
-            raise OSError(28, os.strerror(28))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += done
 
     def _compact(self, line: bytes) -> None:

@@ -82,10 +82,10 @@ def document(
 ) -> dict[str, Json]:
     """The ``zarr.json`` of an array of ``rows`` rows.
 
-    In a finished array without compression, the first chunk has just the array's rows if they do
-    not fill it; the attribute ``chunk_rows`` keeps the number to go on with.
+    In a finished array the first chunk has just the array's rows if they do not fill it;
+    the attribute ``chunk_rows`` keeps the number to go on with.
     """
-    shrunk = final and layout.level is None and 0 < rows < layout.chunk_rows
+    shrunk = final and 0 < rows < layout.chunk_rows
     count, chunk = [rows], [rows if shrunk else layout.chunk_rows]
     codecs: list[Json] = [{"name": "bytes", "configuration": {"endian": "little"}}]
     if layout.level is not None:

@@ -44,7 +44,8 @@ class MemoryRows:
 
     def read(self, start: int, stop: int) -> Array | list[Array]:
         if self._ragged:
-            return [row for block in self._blocks for row in block][start:stop]
+            rows = [block[i, ...] for block in self._blocks for i in range(len(block))]
+            return rows[start:stop]
         if len(self._blocks) > 1:
             self._blocks = [np.concatenate(self._blocks)]
         if self._blocks:

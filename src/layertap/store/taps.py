@@ -203,9 +203,11 @@ class TapWriter:
 
     def _attributes(self, suffix: str) -> dict[str, Json]:
         tap = self.tap
+        # A lone surrogate, from a name that was not UTF-8, is no JSON for strict readers.
+        name = tap.name.encode("utf-8", "backslashreplace").decode()
         if suffix in (NUMBERS, SHAPES) or self._dtype is None:
-            return {"tap": tap.name, "raw_dtype": _INT64.name}
-        attributes: dict[str, Json] = {"tap": tap.name, "kind": tap.kind, "op": tap.op}
+            return {"tap": name, "raw_dtype": _INT64.name}
+        attributes: dict[str, Json] = {"tap": name, "kind": tap.kind, "op": tap.op}
         attributes["raw_dtype"] = self._dtype.name
         if tap.quantization is not None:
             attributes["quantization"] = quantization_to_json(tap.quantization)
