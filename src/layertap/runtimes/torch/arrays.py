@@ -79,20 +79,20 @@ def to_tensor(value: Any, floating: torch.dtype | None, device: torch.device | N
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     tensor = _from_numpy(array)
-    if tensor.dtype == torch.float64 and floating is not None:
-        tensor = tensor.to(floating)
-    return tensor.to(device)
+    target = floating if tensor.dtype is torch.float64 else None
+    if target is None and (device is None or device.type == "cpu"):
+        return tensor
+    return tensor.to(device, target)
 
 
 def _from_numpy(array: Array) -> torch.Tensor:
-    if array.dtype.kind == "V" and array.dtype.itemsize in _INTEGERS:
-        dtype = getattr(torch, array.dtype.name, None)
-        if isinstance(dtype, torch.dtype):
-            bits = array.view(f"i{array.dtype.itemsize}" if array.dtype.itemsize > 1 else "u1")
-            return torch.from_numpy(bits).view(dtype)
     try:
         return torch.from_numpy(array)
     except TypeError as error:
+        dtype = getattr(torch, array.dtype.name, None)
+        if isinstance(dtype, torch.dtype) and array.dtype.itemsize in _INTEGERS:
+            bits = array.view(dtype_name(_INTEGERS[array.dtype.itemsize]))
+            return torch.from_numpy(bits).view(dtype)
         raise FeedError(
             f"PyTorch has no tensors of {array.dtype}", hint="pass numbers, or a torch tensor"
         ) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from torch import nn
@@ -49,6 +50,9 @@ def _has_forward(module: nn.Module) -> bool:
     return "forward" in module.__dict__ or not unimplemented
 
 
+_training: Callable[[dict[str, bool]], bool] = itemgetter("training")
+
+
 class Catalog:
     """The modules under ``root`` that can be called, in the order of ``named_modules``.
 
@@ -68,13 +72,14 @@ class Catalog:
                 self.aliases[name] = known
             elif _has_forward(module):
                 self.slots.append(Slot(len(self.slots), name, module))
+        self._flags = [slot.module.__dict__ for slot in self.slots]
         for slot in self.slots:
             if isinstance(slot.module, nn.TransformerEncoderLayer):
                 self.fused.update(slot.module.modules())
 
-    def modes(self) -> tuple[bool, ...]:
+    def modes(self) -> list[bool]:
         """Which modules are in training mode."""
-        return tuple([slot.module.training for slot in self.slots])
+        return list(map(_training, self._flags))
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Parameters and buffers under their first names."""

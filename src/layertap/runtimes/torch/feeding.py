@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
@@ -26,58 +27,47 @@ class Arguments:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.parameters = tuple(_signature(module).parameters.values())
-        self.inputs = tuple(_spec(parameter) for parameter in self.parameters)
+        parameters = tuple(_signature(module).parameters.values())
+        self.inputs = tuple(_spec(parameter) for parameter in parameters)
+        kinds = inspect.Parameter
+        self.positional = [p.name for p in parameters if p.kind in _POSITIONAL]
+        self.only = {p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY}
+        self.further = next((p.name for p in parameters if p.kind is kinds.VAR_POSITIONAL), "")
+        tensors = [*module.parameters(), *module.buffers()]
+        floating = (tensor for tensor in tensors if tensor.is_floating_point())
+        self.landmark = next(floating, tensors[0] if tensors else None)
 
     def bind(self, feed: Feed) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments that ``feed`` stands for. Raises FeedError."""
-        left = dict(feed)
         device, floating = self._home()
+        left = {name: _own(value, floating, device) for name, value in feed.items()}
         args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        skipped = ""
-        for parameter in self.parameters:
-            name = parameter.name
-            if parameter.kind in _POSITIONAL and name in left and not skipped:
-                args.append(left.pop(name))
-            elif parameter.kind in _POSITIONAL and name not in left:
-                skipped = skipped or name
-            elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-                further = _numbered(name, left)
-                if skipped and further:
-                    raise FeedError(
-                        f"the input {skipped!r} is missing", hint=f"it comes before *{name}"
-                    )
-                args.extend(further)
-            elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-                raise FeedError(f"the input {skipped!r} is missing", hint=f"{name!r} follows it")
-            elif name in left:
-                kwargs[name] = left.pop(name)
-        kwargs.update(left)
-        return (
-            tuple(_own(value, floating, device) for value in args),
-            {name: _own(value, floating, device) for name, value in kwargs.items()},
-        )
+        for name in self.positional:
+            if name not in left:
+                break
+            args.append(left.pop(name))
+        missing = self.positional[len(args) :]
+        further = _numbered(self.further, left) if self.further else []
+        late = [name for name in missing if name in self.only and name in left]
+        if missing and (further or late):
+            raise FeedError(
+                f"the input {missing[0]!r} is missing",
+                hint=f"it comes before {late[0] if late else '*' + self.further}",
+            )
+        return (*args, *further), left
 
     def _home(self) -> tuple[torch.device | None, torch.dtype | None]:
         """Where the module computes, and its floating type."""
-        device: torch.device | None = None
-        for parameters in (self.module.parameters(), self.module.buffers()):
-            for tensor in parameters:
-                device = device or tensor.device
-                if tensor.is_floating_point():
-                    return device, tensor.dtype
-        return device, None
+        if self.landmark is None:
+            return None, None
+        floating = self.landmark.dtype if self.landmark.is_floating_point() else None
+        return self.landmark.device, floating
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call under the names of ``inputs``, as feeds name them."""
-        names = [p.name for p in self.parameters if p.kind in _POSITIONAL]
-        named = dict(zip(names, args, strict=False))
-        for parameter in self.parameters:
-            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-                further = enumerate(args[len(names) :])
-                named.update((f"{parameter.name}.{i}", value) for i, value in further)
+        named = dict(zip(self.positional, args, strict=False))
+        further = enumerate(args[len(self.positional) :])
+        named.update((f"{self.further}.{i}", value) for i, value in further)
         return {**named, **kwargs}
 
 
@@ -105,6 +95,8 @@ def _numbered(name: str, left: dict[str, Any]) -> list[Any]:
 
 def _own(value: Any, floating: torch.dtype | None, device: torch.device | None) -> Any:
     """``value`` with arrays as tensors of our own; what cannot be copied goes as it is."""
+    if type(value) is np.ndarray:
+        return to_tensor(value, floating, device)
     if isinstance(value, tuple | list | dict):
         return tree_map(lambda leaf: _own_leaf(leaf, floating, device), value)
     return _own_leaf(value, floating, device)

@@ -99,6 +99,19 @@ class Hooks:
         for handle in self.handles:
             handle.remove()
 
+    def __reduce__(self) -> Any:
+        return Deaf, ()
+
+
+class Deaf:
+    """What copies and pickles of a module that is listened to get in place of :class:`Hooks`."""
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        pass
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        pass
+
 
 def _has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

@@ -50,7 +50,7 @@ class Network(Protocol):
     arguments: Arguments
     state: State
 
-    def mode(self) -> AbstractContextManager[None]: ...
+    def mode(self) -> AbstractContextManager[object]: ...
 
 
 Record = tuple[int, torch.Tensor, int]
@@ -204,7 +204,7 @@ class TapPass:
         self.recorder = Recorder(network.catalog, keys)
         self.input_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == INPUT}
         self.output_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == OUTPUT}
-        self.learned: tuple[bool, ...] | None = None
+        self.learned: list[bool] | None = None
 
     def __call__(self, feed: Feed, emit: Emit) -> None:
         arrays = self._read(feed)

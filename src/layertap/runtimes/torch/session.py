@@ -91,15 +91,17 @@ class TorchSession:
             "threads": torch.get_num_threads(),
         }
 
-    @contextmanager
-    def mode(self) -> Iterator[None]:
+    def mode(self) -> AbstractContextManager[object]:
         """How the module is run: without gradients, eagerly, and with tensors that count their
         versions unless the module's own do not."""
-        with ExitStack() as stack:
-            frozen = any(p.is_inference() for p in self.catalog.root.parameters())
-            if frozen != torch.is_inference_mode_enabled():
-                stack.enter_context(torch.inference_mode(frozen))
-            stack.enter_context(torch.no_grad())
+        special = self.compiled or not self.fast_path or self.state.frozen
+        if special or torch.is_inference_mode_enabled():
+            return self._special_mode()
+        return torch.no_grad()
+
+    @contextmanager
+    def _special_mode(self) -> Iterator[None]:
+        with torch.inference_mode(self.state.frozen), torch.no_grad(), ExitStack() as stack:
             if self.compiled:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if not self.fast_path and torch.backends.mha.get_fastpath_enabled():

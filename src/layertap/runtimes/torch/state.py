@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -168,88 +169,122 @@ class Saved:
         self.state = state
         self.contents = [Contents(holder) for holder in holders]
         self.generators = Generators(state.device, python=python)
-        self.versions = [_version(parameter) for _, parameter in state.parameters]
-        for shadow in state.shadows:
-            shadow.prepare()
+        state.renew()
 
     def restore(self) -> None:
         """Bring back everything that was saved; may be done more than once."""
         self.generators.restore()
         for contents in self.contents:
             contents.restore()
-        for owner, key, tensor in self.state.buffers:
-            if owner.get(key) is not tensor:
-                owner[key] = tensor
-        for shadow in self.state.shadows:
-            shadow.restore()
+        self.state.restore()
 
-    def check(self) -> None:
-        """Raise RuntimeFailure when a parameter changed."""
-        for (name, parameter), version in zip(self.state.parameters, self.versions, strict=True):
-            if _version(parameter) != version:
-                raise RuntimeFailure(
-                    f"the forward pass changed its parameter {name!r} in place",
-                    hint="watch such a model in a loop of your own, with layertap.attach",
-                )
+
+_version: Callable[[torch.Tensor], int] = attrgetter("_version")
+
+
+def _versions(tensors: Iterable[torch.Tensor]) -> int:
+    """Versions only grow, so their sum tells whether any did."""
+    return sum(map(_version, tensors))
 
 
 class State:
     """The state of ``root`` outside of its parameters.
 
-    Parameters are not copied, for their size; a forward pass that changes one is an error.
+    Parameters are not copied, for their size; learning that a forward pass changes one is an error.
+    What is done here is done once per pass, for many tensors: hence the sums and maps.
+
+    ``frozen`` tells that there are tensors made in inference mode, which do not count versions and
+    can be written to in that mode only.
     """
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root
         self.holders: list[Any] = []
         self.python = False
-        self.shadows: list[Shadow] = []
-        self.buffers: list[tuple[dict[str, Any], str, torch.Tensor | None]] = []
-        self.parameters: list[tuple[str, nn.Parameter]] = []
-        self.device: torch.device | None = None
+        self._index()
 
     def _index(self) -> list[Any]:
         """Look at everything reachable; returns the mutable containers."""
-        self.parameters = list(self.root.named_parameters())
-        self.device = next((parameter.device for _, parameter in self.parameters), None)
-        self.buffers = [
+        parameters = list(self.root.parameters())
+        self.device = parameters[0].device if parameters else None
+        self.counted = [p for p in parameters if not p.is_inference()]
+        cells = [
             (module._buffers, key, tensor)
             for module in self.root.modules()
             if not isinstance(module, torch.jit.ScriptModule)
             for key, tensor in module._buffers.items()
         ]
-        self.shadows, holders = [], []
+        self.owners = [owner for owner, _, _ in cells]
+        self.keys = [key for _, key, _ in cells]
+        self.buffers = [tensor for _, _, tensor in cells]
+        self.shadows: list[Shadow] = []
+        holders = []
         for value in reachable(self.root):
             if not isinstance(value, torch.Tensor):
                 holders.append(value)
             elif not isinstance(value, nn.Parameter) and not value.is_meta:
                 self.shadows.append(Shadow(value))
+        self.frozen = len(self.counted) < len(parameters) or any(s.sly for s in self.shadows)
+        self._split()
         return holders
+
+    def _split(self) -> None:
+        """Shadows that must be looked at one by one, and those that a sum of versions covers."""
+        self.sly = [shadow for shadow in self.shadows if shadow.sly]
+        self.plain = [shadow for shadow in self.shadows if not shadow.sly]
+        self.tensors = [shadow.tensor for shadow in self.plain]
+        self.total = sum(shadow.version for shadow in self.plain)
+
+    def _in_place(self) -> bool:
+        return all(map(is_, map(dict.get, self.owners, self.keys), self.buffers))
+
+    def renew(self) -> None:
+        """Bring the shadows up to date with what the user did since."""
+        for shadow in self.sly:
+            shadow.renew()
+        if _versions(self.tensors) != self.total:
+            for shadow in self.plain:
+                shadow.prepare()
+            self.total = _versions(self.tensors)
+
+    def restore(self) -> None:
+        """Bring buffers and other tensors back to their shadows."""
+        if not self._in_place():
+            for owner, key, tensor in zip(self.owners, self.keys, self.buffers, strict=True):
+                owner[key] = tensor
+        for shadow in self.sly:
+            shadow.restore()
+        if _versions(self.tensors) != self.total:
+            for shadow in self.plain:
+                shadow.restore()
+            self.total = _versions(self.tensors)
 
     @contextmanager
     def kept(self, *, learn: bool = False) -> Iterator[Saved]:
         """Undo on leaving what happened to the state inside.
 
         With ``learn`` everything reachable is looked at, and what changed is remembered; without,
-        that and whatever has a version counter. Raises RuntimeFailure when a parameter changed.
+        that and whatever has a version counter. Learning raises RuntimeFailure when a parameter
+        changed.
         """
-        replaced = any(owner.get(key) is not tensor for owner, key, tensor in self.buffers)
-        holders = self._index() if learn or replaced or not self.parameters else self.holders
+        holders = self._index() if learn or not self._in_place() else ()
         saved = Saved(self, holders if learn else self.holders, python=learn or self.python)
+        versions = _versions(self.counted) if learn else 0
         try:
             yield saved
             if learn:
-                self._learn(saved)
+                self._learn(saved, versions)
         finally:
             saved.restore()
-        saved.check()
 
-    def _learn(self, saved: Saved) -> None:
+    def _learn(self, saved: Saved, versions: int) -> None:
+        if _versions(self.counted) != versions:
+            raise RuntimeFailure(
+                "the forward pass changes one of its parameters in place",
+                hint="watch such a model in a loop of your own, with layertap.attach",
+            )
         self.python = self.python or saved.generators.python_moved()
         self.holders = [contents.holder for contents in saved.contents if contents.moved()]
         for shadow in self.shadows:
             shadow.learn()
-
-
-def _version(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+        self._split()
