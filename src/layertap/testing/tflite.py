@@ -12,7 +12,7 @@ import numpy as np
 from layertap.core.dtypes import Array
 from layertap.tflite import schema
 
-OPTION_TYPES = {"CALL": 16, "IF": 92, "WHILE": 93, "CALL_ONCE": 103, "VAR_HANDLE": 111}
+OPTION_TYPES = {"SVDF": 6, "CALL": 16, "IF": 92, "WHILE": 93, "CALL_ONCE": 103, "VAR_HANDLE": 111}
 """Numbers of the option tables in the union BuiltinOptions of the schema."""
 
 

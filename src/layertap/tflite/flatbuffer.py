@@ -43,14 +43,14 @@ class Flatbuffer:
     def read(self, kind: Struct, at: int) -> Any:
         """The number packed as ``kind`` at byte ``at``."""
         if at < 0 or at + kind.size > len(self.data):
-            raise damaged(f"something lies at byte {at:,}, past the end")
+            raise damaged(f"something lies at byte {at:,}, outside the file")
         return kind.unpack_from(self.data, at)[0]
 
     def follow(self, at: int) -> int:
         """Where the offset at byte ``at`` points."""
         target = at + int(self.read(packer.uoffset, at))
         if target == at or target + 4 > len(self.data):
-            raise damaged(f"the offset at byte {at:,} leads to byte {target:,}, past the end")
+            raise damaged(f"the offset at byte {at:,} leads to byte {target:,}, where nothing is")
         return target
 
     def span(self, at: int, itemsize: int) -> tuple[int, int]:
