@@ -2,12 +2,200 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import keras
+
+from layertap.core.dtypes import Array
+from layertap.core.graph import Graph, TapPoint
+from layertap.core.select import Selector, compile_selector, no_such_tap, select
+from layertap.errors import NoSuchTap, RunError, Untappable
+from layertap.runtimes.keras.engine import load_engine
+from layertap.runtimes.keras.intercept import listening
+from layertap.runtimes.keras.naming import Ownership
+from layertap.runtimes.keras.record import OUTPUT, Recorder, Value
+from layertap.runtimes.keras.session import KerasSession
+from layertap.runtimes.keras.sources import load
+
+LOOPS = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
+"""Methods of ``keras.Model`` that may run the model in a function compiled earlier."""
+
 
 @contextmanager
-def attach(model: Any, selector: Any = None) -> Iterator[Mapping[str, Any]]:
-    raise NotImplementedError
-    yield {}
+def attach(model: Any, selector: Selector = None) -> Iterator[Mapping[str, Array]]:
+    """Read the taps that ``selector`` matches in each ``model(x)`` of this thread.
+
+    The mapping holds the values of the latest call, as NumPy arrays of the caller's own. Layers
+    are heard in eager calls only: where the model ran inside a compiled function (``predict`` and
+    ``fit`` without ``run_eagerly=True``, ``tf.function``, ``jax.jit``), reading raises RunError.
+
+    Raises UnknownSource, SelectionError, Untappable, and NoSuchTap when nothing can match.
+    """
+    session = KerasSession(load(model, allow_code=False, custom_objects=None))
+    taps = LatestValues(model, session, selector)
+    with listening(taps.recorder), _noticing(model, taps):
+        yield taps
+
+
+class LatestValues(Mapping[str, Array]):
+    """The values of the latest call of a model, by tap name."""
+
+    def __init__(self, model: Any, session: KerasSession, selector: Selector) -> None:
+        self._session, self._selector = session, selector
+        graph = session.graph
+        self._matches = compile_selector(selector)
+        self._chosen = _readable(select(graph, selector)) if graph.complete else None
+        found = [tap for tap in graph if tap.kind == "weight" and self._selects(tap)]
+        self._weights = {tap.name: tap for tap in found}
+        self._values: dict[str, Array] = {}
+        self._seen: dict[str, TapPoint] = {}
+        self._nothing = "the model was not called since it was attached to"
+        self._symbolic = False
+        self._loop = ""
+        self._copy = load_engine().copy
+        self.recorder = Recorder(
+            model,
+            self._add,
+            ownership=Ownership(model),
+            reserved=dict.fromkeys(tap.name for tap in graph.inputs),
+            operands=self._chosen is None,
+            on_begin=self._begin,
+            on_end=self._end,
+        )
+
+    @contextmanager
+    def loop(self, name: str) -> Iterator[None]:
+        """While ``model.fit`` or the like runs: what was read before is not the latest call."""
+        self._forget(f"the model ran inside {name}(), in a function that Keras had compiled before")
+        self._loop = f"{name}(), in "
+        try:
+            yield
+        finally:
+            self._loop = ""
+
+    def _selects(self, tap: TapPoint) -> bool:
+        return self._matches(tap) if self._chosen is None else tap.name in self._chosen
+
+    def _begin(self) -> None:
+        self._forget("the latest call of the model raised")
+        self._seen.clear()
+        self._symbolic = False
+
+    def _end(self, returned: bool) -> None:
+        if self._symbolic or (returned and not self._seen):
+            self._forget(f"the model ran inside {self._loop}a compiled function")
+        elif returned:
+            self._nothing = ""
+
+    def _forget(self, why: str) -> None:
+        self._values.clear()
+        self._nothing = why
+
+    def _add(self, value: Value) -> None:
+        name, kind = value.name, value.kind
+        if kind == OUTPUT and value.operands:
+            name = value.operands[-1]  # a layer's output, which has a name already
+        tap = TapPoint(name, kind, value.op, "", None, len(self._seen))
+        self._seen[name] = tap
+        if self._selects(tap):
+            copied = self._copy(value.tensor)
+            self._symbolic |= copied is None
+            if copied is not None:
+                self._values[name] = copied
+
+    def __getitem__(self, name: str) -> Array:
+        if name in self._weights:
+            return self._session.read(self._weights[name])
+        if name in self._values:
+            return self._values[name]
+        self._check()
+        if self._chosen is not None and name in self._chosen:
+            raise RunError(
+                f"{name!r} was not computed in the latest call",
+                hint="the model took another way for this input",
+            )
+        if name in self._seen:
+            raise NoSuchTap(
+                f"{name!r} is not among the taps that were attached to",
+                hint="attach with a selector that matches it",
+            )
+        raise no_such_tap(Graph(self._seen.values()), name)
+
+    def __iter__(self) -> Iterator[str]:
+        if self._chosen is None or len(self._weights) < len(self._chosen):
+            self._check()
+        return iter([*self._weights, *self._values])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _check(self) -> None:
+        """Raise where there are no values: never empty without a word, never a stale one."""
+        if self._nothing:
+            raise RunError(
+                f"there is nothing to read: {self._nothing}",
+                hint="call model(x) itself, compile with run_eagerly=True, or use "
+                "layertap.open(model).capture(x), which compiles with the taps in",
+            )
+        if not self._values and not self._weights:
+            raise no_such_tap(Graph(self._seen.values()), self._selector)
+
+
+def _readable(taps: tuple[TapPoint, ...]) -> set[str]:
+    names = {tap.name for tap in taps if tap.kind != "input"}
+    if not names:
+        raise Untappable(
+            f"{taps[0].name!r} is what the caller passes in",
+            hint="keep the array that you call the model with",
+        )
+    return names
+
+
+@contextmanager
+def _noticing(model: Any, taps: LatestValues) -> Iterator[None]:
+    """Notice what runs the model without calling it as a layer."""
+    wrapped = {name: _loop(name, getattr(model, name), taps) for name in _loops(model)}
+    wrapped["stateless_call"] = _stateless(model, taps.recorder)
+    before = {name: vars(model)[name] for name in wrapped if name in vars(model)}
+    # The object's own dictionary: Keras tracks, and locks, what is set as an attribute.
+    vars(model).update(wrapped)
+    try:
+        yield
+    finally:
+        for name in wrapped:
+            vars(model).pop(name, None)
+        vars(model).update(before)
+
+
+def _loops(model: Any) -> list[str]:
+    return [name for name in LOOPS if isinstance(model, keras.Model) and hasattr(model, name)]
+
+
+def _stateless(model: Any, recorder: Recorder) -> Callable[..., Any]:
+    """``stateless_call``, which goes to ``call`` without ``__call__``."""
+    method = model.stateless_call
+
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        recorder.enter(model, args[2:], kwargs)
+        try:
+            returned = method(*args, **kwargs)
+        except BaseException:
+            recorder.fail()
+            raise
+        recorder.leave(returned[0])
+        return returned
+
+    return run
+
+
+def _loop(name: str, method: Callable[..., Any], taps: LatestValues) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with taps.loop(name):
+            return method(*args, **kwargs)
+
+    return run

@@ -159,6 +159,4 @@ def weight_tap(weight: Weight, name: str, index: int) -> TapPoint:
     dtype = str(keras.backend.standardize_dtype(variable.dtype))
     reason = "" if numpy_dtype(dtype) is not None else f"its values are {dtype}"
     shape = tuple(variable.shape)
-    return TapPoint(
-        name, "weight", weight.op, dtype, shape, index, per="run", untappable=reason
-    )
+    return TapPoint(name, "weight", weight.op, dtype, shape, index, per="run", untappable=reason)

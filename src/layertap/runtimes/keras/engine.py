@@ -82,6 +82,11 @@ class Engine(Protocol):
         """Asked at the start of a trace: tells for a tensor why it cannot leave that trace."""
         ...
 
+    def copy(self, tensor: Any) -> Array | None:
+        """The value of a tensor as an array of its own; None for one without a value, in a
+        trace."""
+        ...
+
     def compile(self, target: Target, wanted: Sequence[str]) -> Compiled: ...
 
 

@@ -54,7 +54,8 @@ class Inputs:
 
     def complete(self, names: Sequence[str]) -> bool:
         """Whether every required input is among ``names``."""
-        return all(spec.name in names for spec in self.specs if spec.required)
+        needed = (s.name for s in self.specs if s.required and not s.name.startswith("*"))
+        return bool(names) and all(name in names for name in needed)
 
 
 def inputs_of(model: Any, names: Sequence[str] | None = None) -> Inputs:
@@ -89,7 +90,8 @@ def _functional(model: Any, tensors: list[Any]) -> Inputs:
     names: list[str] = []
     for (path, _), tensor in zip(leaves(structure), tensors, strict=True):
         named = len(path) == 1 and isinstance(path[0], str)
-        names.append(unused(path[0] if named else tensor.name, names))
+        # An input that the user did not name has a name in its layer only.
+        names.append(unused(path[0] if named else tensor._keras_history.operation.name, names))
     specs = tuple(
         InputSpec(
             name,

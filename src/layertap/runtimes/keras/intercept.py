@@ -67,7 +67,7 @@ def _unpatch() -> None:
         _users -= 1
         if _users == 0:
             for kind, original in _originals.items():
-                kind.__call__ = original  # type: ignore[operator]
+                kind.__call__ = original  # type: ignore[method-assign]
             _originals.clear()
 
 

@@ -49,7 +49,7 @@ class Ownership:
 
     def local_name(self, parent: Any, layer: Any) -> str:
         """The name of ``layer`` below ``parent``; the layer's own where it is not held there."""
-        return self._local.get((id(parent), id(layer)), layer.name)
+        return self._local.get((id(parent), id(layer)), str(layer.name))
 
     def _walk(self, layer: Any, path: str, seen: set[int], names: set[str]) -> None:
         children = sublayers(layer)

@@ -31,12 +31,12 @@ class Jax:
                 return "it is a sparse array"
             if not isinstance(tensor, jax.core.Tracer) or _trace(tensor) is outermost:
                 return ""
-            return (
-                "it is computed inside a loop or another inner transformation (scan, cond, vmap, "
-                "remat), whose inner values never leave it"
-            )
+            return "it is computed inside a loop or another inner trace (scan, cond, vmap, remat)"
 
         return reason
+
+    def copy(self, tensor: Any) -> Array | None:
+        return None if isinstance(tensor, jax.core.Tracer) else np.array(tensor)
 
     def compile(self, target: Target, wanted: Sequence[str]) -> Compiled:
         variables = list(target.model.variables)

@@ -6,12 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from layertap.core.dtypes import Array
+from layertap.errors import LayertapError
 from layertap.runtimes.keras.engine import Compiled, Target
+from layertap.runtimes.keras.tf_buffers import arrays as owned
+from layertap.runtimes.keras.tf_buffers import given_away, without_shared
 
-_Key = tuple[tuple[tuple[int | None, ...], Any], ...]
+_Key = tuple[tuple[tuple[int, ...], Any], ...]
 
 
 class TensorFlow:
@@ -32,38 +36,75 @@ class TensorFlow:
 
         return reason
 
-    def compile(self, target: Target, wanted: Sequence[str]) -> Compiled:
-        traced: dict[_Key, Any] = {}
+    def copy(self, tensor: Any) -> Array | None:
+        if not tf.is_tensor(tensor):
+            return np.array(tensor)
+        dense = tf.convert_to_tensor(tensor)
+        return np.array(dense.numpy()) if isinstance(dense, tf.__internal__.EagerTensor) else None
 
-        @tf.function(autograph=False)
+    def compile(self, target: Target, wanted: Sequence[str]) -> Compiled:
+        traced: dict[_Key, _Traced] = {}
+
+        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
         def function(*tensors: Any) -> list[Any]:
             with keras.StatelessScope():
                 return target.values(tensors, wanted)
 
-        def trace(arrays: Sequence[Array]) -> Any:
-            any_batch = [
-                tf.TensorSpec(_relaxed(array.shape, declared), array.dtype)
-                for array, declared in zip(arrays, target.shapes, strict=True)
-            ]
-            try:
-                return function.get_concrete_function(*any_batch)
-            except Exception:
-                # Some models cannot be traced without knowing the size of the batch.
-                exact = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
-                return function.get_concrete_function(*exact)
-
         def run(arrays: Sequence[Array]) -> list[Array]:
             key = tuple((array.shape, array.dtype) for array in arrays)
-            concrete = traced.get(key)
-            if concrete is None:
-                concrete = next(
-                    (one for one in traced.values() if _takes(one, arrays)), None
-                ) or trace(arrays)
-                traced[key] = concrete
-            tensors = [tf.constant(array) for array in arrays]
-            return [value.numpy() for value in concrete(*tensors)]
+            found = traced.get(key)
+            if found is None:
+                known = (one for one in traced.values() if one.takes(arrays))
+                found = traced[key] = next(known, None) or _trace(function, arrays, target.shapes)
+            return found(arrays)
 
         return run
+
+
+class _Traced:
+    """One concrete function, for any batch size where the model allows that."""
+
+    def __init__(self, concrete: Any) -> None:
+        self.concrete = concrete
+        self.specs = concrete.structured_input_signature[0]
+        self._given_away: list[bool] | None = None
+
+    def _call(self, tensors: list[Any]) -> Any:
+        """Without matching the arguments to the signature once more, which takes longer than the
+        smaller layers do."""
+        flat = getattr(self.concrete, "_call_flat", None)
+        if flat is None:
+            return self.concrete(*tensors)
+        return flat(tensors, self.concrete.captured_inputs)
+
+    def takes(self, arrays: Sequence[Array]) -> bool:
+        return all(
+            spec.shape.is_compatible_with(array.shape) and spec.dtype == tf.as_dtype(array.dtype)
+            for spec, array in zip(self.specs, arrays, strict=True)
+        )
+
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        results = self._call(list(map(tf.constant, arrays)))
+        if self._given_away is None:
+            self._given_away = without_shared(results, given_away(self.concrete.outputs))
+        return owned(results, self._given_away)
+
+
+def _trace(
+    function: Any, arrays: Sequence[Array], declared: Sequence[tuple[int | None, ...] | None]
+) -> _Traced:
+    any_batch = [
+        tf.TensorSpec(_relaxed(array.shape, shape), array.dtype)
+        for array, shape in zip(arrays, declared, strict=True)
+    ]
+    try:
+        return _Traced(function.get_concrete_function(*any_batch))
+    except LayertapError:
+        raise
+    except Exception:
+        # Some models cannot be traced without knowing the size of the batch.
+        exact = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
+        return _Traced(function.get_concrete_function(*exact))
 
 
 def _relaxed(
@@ -74,20 +115,12 @@ def _relaxed(
     return (None, *shape[1:]) if shape else ()
 
 
-def _takes(concrete: Any, arrays: Sequence[Array]) -> bool:
-    specs = concrete.structured_input_signature[0]
-    return all(
-        spec.shape.is_compatible_with(array.shape) and spec.dtype == tf.as_dtype(array.dtype)
-        for spec, array in zip(specs, arrays, strict=True)
-    )
-
-
 def _inner(graph: str) -> str:
     if "while" in graph or "scan" in graph or "map" in graph:
-        return "it is computed inside a loop, whose inner values never leave it"
+        return "it is computed inside a loop"
     if "cond" in graph or "true" in graph or "false" in graph:
-        return "it is computed inside a conditional branch, whose inner values never leave it"
-    return "it is computed inside a nested compiled function, whose inner values never leave it"
+        return "it is computed inside a conditional branch"
+    return "it is computed inside a nested compiled function"
 
 
 ENGINE = TensorFlow()

@@ -33,6 +33,9 @@ class Torch:
 
         return reason
 
+    def copy(self, tensor: Any) -> Array | None:
+        return None if torch.compiler.is_compiling() else to_numpy(tensor)
+
     def compile(self, target: Target, wanted: Sequence[str]) -> Compiled:
         def run(arrays: Sequence[Array]) -> list[Array]:
             found: dict[str, Array] = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend.common.symbolic_scope import get_symbolic_scope
 
 from layertap.core.graph import Kind
 from layertap.runtimes.keras.naming import Ownership, leaves, output_suffix, unused
@@ -69,13 +70,14 @@ class Recorder:
         reserved: Mapping[str, Any] | None = None,
         operands: bool = False,
         on_begin: Callable[[], None] = lambda: None,
-        on_end: Callable[[bool], None] = lambda returned: None,
+        on_end: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.root, self.on_value, self.ownership = root, on_value, ownership
         self.reserved = dict(reserved or {})
         self.operands = operands
         self.on_begin, self.on_end = on_begin, on_end
         self._frames: list[_Frame | None] = []
+        self._scope: Any = None
         self._reset()
 
     def _reset(self) -> None:
@@ -83,15 +85,21 @@ class Recorder:
         self._names: set[str] = set(self.reserved)
         self._calls: dict[str, int] = {}
         self._paths: dict[tuple[str, int], tuple[str, Any]] = {}
-        self._producers: dict[int, list[str]] = {}
-        self._alive: list[Any] = []
+        self._forget_tensors()
         for name, tensor in self.reserved.items():
             self._produced(tensor, name)
+
+    def _forget_tensors(self) -> None:
+        self._producers: dict[int, list[str]] = {}
+        self._alive: list[Any] = []
 
     def enter(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         parent = self._frames[-1] if self._frames else None
         if parent is None:
             self._frames.append(self._root_frame(layer) if layer is self.root else None)
+            return
+        if get_symbolic_scope() is not self._scope:
+            self._frames.append(None)  # Keras tries a layer out to learn the shapes of its weights
             return
         self._serial += 1
         path = self._path(parent, layer)
@@ -108,6 +116,7 @@ class Recorder:
             return
         if frame.serial == 0:
             self._finish(outputs)
+            self._forget_tensors()
             self.on_end(True)
             return
         for path, leaf in leaves(outputs):
@@ -123,10 +132,12 @@ class Recorder:
     def fail(self) -> None:
         frame = self._frames.pop()
         if frame is not None and frame.serial == 0:
+            self._forget_tensors()
             self.on_end(False)
 
     def _root_frame(self, layer: Any) -> _Frame:
         self._reset()
+        self._scope = get_symbolic_scope()
         self.on_begin()
         return _Frame(layer, 0, "", "", (), ())
 

@@ -234,12 +234,13 @@ class KerasSession:
                 first.items(), second.values(), strict=True
             )
         }
-        return self._assemble(inputs, describe.merge(*found, batches), complete=True)
+        return self._assemble(inputs, describe.merge(found[0], found[1], batches), complete=True)
 
     def _refused(self, specs: Specs, error: Exception) -> FeedError:
         given = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in specs.items())
         return FeedError(
-            f"the model does not take this input: {_brief(error)}", hint=f"it was called with {given}"
+            f"the model does not take this input: {_brief(error)}",
+            hint=f"it was called with {given}",
         )
 
     def _assemble(self, inputs: Specs, values: list[Any], *, complete: bool) -> Graph:

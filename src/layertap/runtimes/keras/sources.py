@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import keras
 from keras.src.backend.common import global_state
 
@@ -94,10 +94,20 @@ def _refusal(path: Path, error: Exception) -> SourceError:
             f"{str(path)!r} holds weights only",
             hint="save the whole model with model.save('model.keras')",
         )
+    if "could not be deserialized" in text or "deserializing class" in text:
+        return SourceError(
+            f"{str(path)!r} describes a layer that cannot be made: {_last(text)}",
+            hint="another version of Keras wrote it, or a custom class does not take its own config",
+        )
     return CorruptModel(
         f"Keras cannot load {str(path)!r}: {type(error).__name__}: {_brief(text)}",
         hint="the file is damaged, or another version of Keras wrote it",
     )
+
+
+def _last(text: str) -> str:
+    """The innermost complaint of Keras's nested messages."""
+    return _brief(text.rpartition("Exception encountered:")[2])
 
 
 def _brief(text: str) -> str:
@@ -155,10 +165,10 @@ def _legacy_config(path: Path) -> Any:
 def _drop_without_effect(config: Any) -> bool:
     """Remove arguments without effect in place; whether there was one."""
     if isinstance(config, list):
-        return any([_drop_without_effect(one) for one in config])
+        return any(list(map(_drop_without_effect, config)))
     if not isinstance(config, dict):
         return False
-    changed = any([_drop_without_effect(one) for one in config.values()])
+    changed = any(list(map(_drop_without_effect, config.values())))
     arguments = config.get("config")
     for name, value in _WITHOUT_EFFECT.get(str(config.get("class_name")), {}).items():
         if isinstance(arguments, dict) and name in arguments and arguments[name] == value:

@@ -1,0 +1,94 @@
+"""Which results of a compiled TensorFlow function may be handed out without a copy.
+
+``EagerTensor.numpy()`` copies, and for large taps that copy, into memory not yet mapped, costs more
+than computing them did. A result whose buffer nobody else can see is given away as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from layertap.core.dtypes import Array
+
+_FRESH = frozenset(
+    {
+        "Add",
+        "AddV2",
+        "AvgPool",
+        "BatchMatMulV2",
+        "BiasAdd",
+        "ConcatV2",
+        "Conv2D",
+        "Conv3D",
+        "DepthwiseConv2dNative",
+        "Einsum",
+        "Elu",
+        "Erf",
+        "Exp",
+        "FusedBatchNormV3",
+        "GatherV2",
+        "LeakyRelu",
+        "LogSoftmax",
+        "MatMul",
+        "MaxPool",
+        "Maximum",
+        "Mean",
+        "Minimum",
+        "Mul",
+        "RealDiv",
+        "Relu",
+        "Relu6",
+        "Rsqrt",
+        "Selu",
+        "Sigmoid",
+        "Softmax",
+        "Softplus",
+        "Sqrt",
+        "Sub",
+        "Sum",
+        "Tanh",
+        "Transpose",
+    }
+)
+"""Operations that write into a new buffer, or into an input's that nobody else holds: no views."""
+
+
+def given_away(results: Sequence[Any]) -> list[bool]:
+    """For symbolic results of a function: whether their buffers belong to the caller alone.
+
+    That needs an operation that makes no view, and an open batch axis: a result of fixed shape
+    could have been folded into a constant, which every call would return again.
+    """
+    return [_is_fresh(result) for result in results]
+
+
+def _is_fresh(result: Any) -> bool:
+    operation = result.op
+    while operation.type == "Identity":
+        operation = operation.inputs[0].op
+    rank = result.shape.rank
+    return operation.type in _FRESH and bool(rank) and result.shape[0] is None
+
+
+def without_shared(tensors: Sequence[Any], away: Sequence[bool]) -> list[bool]:
+    """``away`` for the results of a first call, less those that share another one's buffer.
+
+    TensorFlow simplifies a function once, before its first call (``x + 0`` becomes ``x``), so that
+    two results may turn out to be one buffer, in this call and in all later ones.
+    """
+    seen: set[int] = set()
+    kept: list[bool] = []
+    for tensor, free in zip(tensors, away, strict=True):
+        address = tensor._numpy().__array_interface__["data"][0] if free else 0
+        kept.append(free and address not in seen)
+        seen.add(address)
+    return kept
+
+
+def arrays(tensors: Sequence[Any], away: Sequence[bool]) -> list[Array]:
+    """NumPy arrays of the caller's own, those in ``away`` without a copy."""
+    return [
+        tensor._numpy() if free else tensor.numpy()
+        for tensor, free in zip(tensors, away, strict=True)
+    ]
