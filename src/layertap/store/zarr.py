@@ -304,9 +304,12 @@ def _claim(path: Path, *, resume: bool, overwrite: bool) -> Journal:
 
 def _is_ours(path: Path) -> bool:
     """Whether the folder is a run, or the beginning of one whose writer was killed."""
-    return is_run(path) or (
-        [entry.name for entry in path.iterdir()] == [SAMPLE] and (path / SAMPLE / LOCK).exists()
-    )
+    if is_run(path):
+        return True
+    only = path / SAMPLE
+    if [entry.name for entry in path.iterdir()] != [SAMPLE] or not only.is_dir():
+        return False
+    return _is_bare(only) or (only / LOCK).exists()
 
 
 def _empty(path: Path) -> None:
