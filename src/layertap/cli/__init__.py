@@ -30,6 +30,10 @@ VERBS = {
 FAILURE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 
 
+class _ReaderGone(Exception):
+    """A broken pipe; click would end with status 1, which means that a comparison differs."""
+
+
 class Verbs(click.Group):
     """Imports a verb's module when it is used, and turns errors into lines and exit statuses."""
 
@@ -69,7 +73,7 @@ class Verbs(click.Group):
         try:
             status = super().main(list(args), name, standalone_mode=False, **extra)
             sys.stdout.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, _ReaderGone):
             _forget_stdout()
             return CLOSED_PIPE
         except (click.exceptions.Abort, KeyboardInterrupt):
@@ -90,7 +94,7 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except OSError as error:
             if isinstance(error, BrokenPipeError):
-                raise
+                raise _ReaderGone from error
             where = f"{error.filename}: " if error.filename else ""
             message = f"{where}{error.strerror or error}"
             raise LayertapError(message, hint="check the path and its permissions") from error

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -108,7 +109,7 @@ def _distribution(package: str) -> str:
 def _base() -> list[Finding]:
     found = []
     for package in BASE:
-        installed = _distribution(package)
+        installed = _distribution(package) if find_spec(package) else ""
         detail = installed or "pip install --force-reinstall layertap"
         found.append(Finding("package", package, "ok" if installed else "missing", detail))
     return found

@@ -19,17 +19,18 @@ PATIENCE = 1.0
 """Seconds before the bar appears."""
 
 WINDOW = 5.0
-"""Seconds over which the rate is taken."""
+"""Seconds over which the rate is taken, and between lines where there is no terminal."""
 
 
 class ProgressBar:
-    """Call it with a run's progress. Draws only on a terminal, unless ``force``; work that is done
-    within a second draws nothing."""
+    """Call it with a run's progress. On a terminal it draws a bar, once the work has taken a
+    second; elsewhere it is silent, or prints a line every few seconds with ``force``."""
 
     def __init__(self, *, force: bool | None = None) -> None:
-        self._wanted = sys.stderr.isatty() if force is None else force
-        self._forced = bool(force)
+        self._terminal = sys.stderr.isatty()
+        self._wanted = self._terminal if force is None else force
         self._start = time.monotonic()
+        self._told = -WINDOW
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._marks: deque[tuple[float, int]] = deque()
@@ -47,24 +48,32 @@ class ProgressBar:
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
+        waited = time.monotonic() - self._start
         if not self._wanted:
             return
-        waited = time.monotonic() - self._start
-        if self._bar is None and (waited >= PATIENCE or self._forced):
+        rate = self._rate(progress.samples)
+        if self._terminal and waited >= PATIENCE:
+            self._draw(progress, rate)
+        elif not self._terminal and waited - self._told >= WINDOW:
+            self._told = waited
+            total = "" if progress.total_samples is None else f" of {progress.total_samples}"
+            size = format_bytes(progress.bytes)
+            told = f"capturing: {progress.samples}{total} samples, {size} {rate}"
+            print(told.rstrip(), file=sys.stderr, flush=True)
+
+    def _draw(self, progress: Progress, rate: str) -> None:
+        if self._bar is None or self._task is None:
             self._bar = _bar()
             self._task = self._bar.add_task("capturing", total=None, unit="", written="", rate="")
             self._bar.start()
-        if self._bar is None or self._task is None:
-            return
         by_sample = progress.total_samples is not None or progress.total_batches is None
-        done = progress.samples if by_sample else progress.batches
         self._bar.update(
             self._task,
-            completed=done,
+            completed=progress.samples if by_sample else progress.batches,
             total=progress.total_samples if by_sample else progress.total_batches,
             unit="samples" if by_sample else "batches",
             written=format_bytes(progress.bytes),
-            rate=self._rate(progress.samples),
+            rate=rate,
         )
 
     def _rate(self, samples: int) -> str:

@@ -1,0 +1,99 @@
+"""Images as samples."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from layertap.cli.inputs.given import Scaling
+from layertap.core.feeds import InputSpec
+from layertap.errors import FeedError
+
+GREY = np.arange(48, dtype=np.uint8).reshape(6, 8)
+COLOUR = np.arange(144, dtype=np.uint8).reshape(6, 8, 3)
+
+
+@pytest.fixture
+def images(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "a_grey.png")
+    Image.fromarray(COLOUR).save(tmp_path / "b_colour.png")
+    return tmp_path
+
+
+def one(inputs):
+    (batch,) = inputs
+    return batch["x"]
+
+
+def spec(dtype, *shape):
+    return [InputSpec("x", dtype, shape)]
+
+
+def test_pixels_as_they_are(read, images):
+    grey, colour = str(images / "a_grey.png"), str(images / "b_colour.png")
+    x = one(read(spec("float32", 1, 6, 8, 1), files=[grey]))
+    np.testing.assert_array_equal(x, GREY[None, :, :, None])
+    x = one(read(spec("uint8", 1, 6, 8, 3), files=[colour]))
+    np.testing.assert_array_equal(x, COLOUR[None])
+    x = one(read(spec("float32", 1, 6, 8), files=[grey]))
+    np.testing.assert_array_equal(x, GREY[None])
+
+
+def test_channels_of_the_model_decide(read, images):
+    x = one(read(spec("float32", 1, 6, 8, 3), files=[str(images)]))
+    np.testing.assert_array_equal(x, [np.stack([GREY] * 3, axis=-1), COLOUR])
+    x = one(read(spec("float32", 1, 6, 8, 1), files=[str(images)]))
+    luma = np.asarray(Image.fromarray(COLOUR).convert("L"))
+    np.testing.assert_array_equal(x[..., 0], [GREY, luma])
+
+
+def test_channels_first(read, images):
+    x = one(read(spec("float32", 1, 3, 6, 8), files=[str(images / "b_colour.png")]))
+    np.testing.assert_array_equal(x, COLOUR.transpose(2, 0, 1)[None])
+    open_shape = [InputSpec("x", None, None)]
+    x = one(read(open_shape, files=[str(images / "b_colour.png")], runtime="torch"))
+    assert x.shape == (1, 3, 6, 8)
+    assert x.dtype == np.float32
+
+
+def test_int8_wants_a_scaling(read, images):
+    int8 = spec("int8", 1, 6, 8, 1)
+    files = [str(images / "a_grey.png")]
+    with pytest.raises(FeedError, match="0 to 255") as caught:
+        read(int8, files=files)
+    assert "--offset -128" in caught.value.hint
+    x = one(read(int8, files=files, scaling=Scaling(offset=Fraction(-128))))
+    np.testing.assert_array_equal(x[0, :, :, 0], GREY.astype(int) - 128)
+
+
+def test_another_size_is_an_error_unless_asked(read, images):
+    small = spec("float32", 1, 3, 4, 1)
+    files = [str(images / "a_grey.png")]
+    inputs = read(small, files=files)
+    with pytest.raises(FeedError, match=r"6x8 .* takes 3x4x1") as caught:
+        one(inputs)
+    assert "--resize" in caught.value.hint
+    assert one(read(small, files=files, resize=True)).shape == (1, 3, 4, 1)
+
+
+def test_a_model_that_takes_no_images(read, images):
+    with pytest.raises(FeedError, match="takes 10"):
+        read(spec("float32", 1, 10), files=[str(images / "a_grey.png")])
+
+
+def test_a_file_that_is_no_image(read, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"nothing of the kind")
+    inputs = read(spec("float32", 1, 6, 8, 1), files=[str(tmp_path / "x.png")])
+    with pytest.raises(FeedError, match="cannot read the image"):
+        one(inputs)
+
+
+def test_a_real_image(read, shared):
+    path = shared / "inputs/person.bmp"
+    shifted = Scaling(offset=Fraction(-128))
+    x = one(read(spec("int8", 1, 96, 96, 1), files=[str(path)], scaling=shifted))
+    pixels = np.asarray(Image.open(path).convert("L")).astype(int)
+    np.testing.assert_array_equal(x[0, :, :, 0], pixels - 128)

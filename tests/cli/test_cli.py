@@ -1,0 +1,95 @@
+"""What holds for every verb: help, errors, exit statuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layertap.cli import VERBS
+
+FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "ai_edge_litert", "tflite_micro"]
+
+
+def test_help_needs_no_framework_nor_numpy(cli_without):
+    done = cli_without([*FRAMEWORKS, "numpy", "zarr", "rich"], "--help")
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in VERBS)
+    loaded = done.stderr.split("LOADED")[1].split()
+    assert not {"numpy", "rich", "zarr", *FRAMEWORKS} & set(loaded)
+
+
+def test_without_a_verb_help_is_shown(cli):
+    result = cli()
+    assert result.exit_code == 0
+    assert "capture" in result.stdout
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_each_verb_has_help_and_json(cli, verb):
+    result = cli(verb, "--help")
+    assert result.exit_code == 0
+    assert "--json" in result.stdout
+
+
+def test_an_error_is_one_line_what_and_one_line_how_to_mend(cli):
+    result = cli("ls", "nowhere.tflite")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    what, how = result.stderr.splitlines()
+    assert what == "error: there is no file 'nowhere.tflite'"
+    assert how == "hint: check the path"
+
+
+def test_an_error_as_json(cli):
+    result = cli("ls", "nowhere.tflite", "--json")
+    assert result.exit_code == 2
+    document = json.loads(result.stdout)
+    assert document["error"] == "SourceError"
+    assert "nowhere.tflite" in document["message"]
+    assert document["hint"]
+    assert result.stderr == ""
+
+
+def test_wrong_use_is_an_error_as_json_too(cli):
+    result = cli("ls", "--json", "--nonsense")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"] == "UsageError"
+
+
+def test_unknown_verb(cli):
+    result = cli("lsss")
+    assert result.exit_code == 2
+    assert "lsss" in result.stderr
+
+
+def test_debug_shows_the_traceback(cli):
+    result = cli("ls", "nowhere.tflite", "--debug")
+    assert type(result.exception).__name__ == "SourceError"
+
+
+def test_options_of_python_become_options_of_the_command_line(cli, shared):
+    model = shared / "models/tflm/person_detect.tflite"
+    result = cli("capture", model, "--random", 0, "--runtime", "litert")
+    assert result.exit_code == 2
+    assert "--runtime tflm" in result.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(int8_model):
+    command = f'"{sys.executable}" -m layertap.cli ls "{int8_model}" --json'
+    script = f"( sleep 1; {command} ) | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "141"
+    assert done.stderr == ""
+
+
+def test_a_missing_runtime_names_the_extra(cli_without, int8_model: Path):
+    args = ("capture", int8_model, "--random", 0, "--runtime", "tflm", "--json")
+    done = cli_without(["tflite_micro"], *args)
+    assert done.returncode == 2, done.stderr
+    document = json.loads(done.stdout)
+    assert document["error"] == "MissingRuntime"
+    assert "pip install 'layertap[tflm]'" in document["hint"]

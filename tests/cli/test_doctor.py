@@ -1,0 +1,28 @@
+"""layertap doctor."""
+
+from __future__ import annotations
+
+import layertap
+
+
+def test_it_starts_the_runtimes_and_the_store(cli_json):
+    findings = {one["name"]: one for one in cli_json("doctor")["findings"]}
+    assert findings["layertap"]["detail"] == layertap.__version__
+    assert findings["store"]["state"] == "ok"
+    for runtime in ("litert", "tflm"):
+        assert findings[runtime]["state"] == "ok", findings[runtime]
+        assert "runs the demo's model" in findings[runtime]["detail"]
+
+
+def test_what_is_missing_comes_with_the_line_that_installs_it(cli_without):
+    done = cli_without(["torch", "tflite_micro", "ai_edge_litert"], "doctor")
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'layertap[torch]'" in done.stdout
+    assert "pip install 'layertap[tflm]'" in done.stdout
+    assert "missing litert" in " ".join(done.stdout.split())
+
+
+def test_a_broken_base_fails(cli_without):
+    done = cli_without(["zarrs"], "doctor")
+    assert done.returncode == 2
+    assert "zarrs" in done.stdout
