@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -17,16 +18,16 @@ import layertap
 
 INPUTS = """
 import time
+from pathlib import Path
 import numpy as np
-def batches(pause):
-    for i in range(60):
-        time.sleep(pause)
-        yield np.full((2, 8, 8, 1), i / 60, np.float32)
-def slow():
-    return batches(0.05)
-def quick():
-    return batches(0)
+def batches():
+    for i in range(20):
+        if i == 10 and not Path("stuck").exists():
+            Path("stuck").touch()
+            time.sleep(60)
+        yield np.full((2, 8, 8, 1), i / 20, np.float32)
 """
+"""Gets stuck once, when half of the batches are done."""
 
 
 def _start(folder: Path, *args: str) -> subprocess.Popen[str]:
@@ -44,28 +45,43 @@ def _start(folder: Path, *args: str) -> subprocess.Popen[str]:
 def test_interrupt_and_resume(tmp_path, int8_model, runtime):
     (tmp_path / "slow_inputs.py").write_text(INPUTS)
     capture = ("capture", str(int8_model), "-t", "pool", "--runtime", runtime)
-    process = _start(tmp_path, *capture, "-i", "slow_inputs:slow", "-o", "run.zarr")
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "run.zarr").exists() and time.monotonic() < deadline:
+    process = _start(tmp_path, *capture, "-i", "slow_inputs:batches", "-o", "run.zarr")
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "stuck").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.4)
     # As a terminal does: to every process of the group, native workers included.
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert out == ""
     run = layertap.load(tmp_path / "run.zarr")
     assert not run.complete
-    assert 0 < run.samples < 120
-    assert f"interrupted: {run.samples} samples are in run.zarr" in err
+    assert run.samples == 20
+    assert "interrupted: 20 samples are in run.zarr" in err
     command = shlex.split(err.split("go on with: layertap ")[1])
     assert command[-1] == "--resume"
     resumed = _start(tmp_path, *command)
     _, err = resumed.communicate(timeout=60)
     assert resumed.returncode == 0, err
-    whole = _start(tmp_path, *capture, "-i", "slow_inputs:quick", "-o", "whole.zarr")
-    assert whole.wait(60) == 0
-    whole.communicate()
-    a, b = layertap.load(tmp_path / "run.zarr"), layertap.load(tmp_path / "whole.zarr")
-    assert a.complete
-    np.testing.assert_array_equal(a["pool"].raw, b["pool"].raw)
+    whole = layertap.load(tmp_path / "run.zarr")
+    assert whole.complete
+    x = np.repeat(np.arange(20) / 20, 2).astype(np.float32)
+    with layertap.open(int8_model, runtime) as model:
+        wanted = model.capture(np.broadcast_to(x[:, None, None, None], (40, 8, 8, 1)), "pool")
+    np.testing.assert_array_equal(whole["pool"].raw, wanted["pool"].raw)
+
+
+def test_an_early_interrupt_leaves_nothing_to_resume(tmp_path, int8_model):
+    (tmp_path / "hanging.py").write_text(
+        "import time\nfrom pathlib import Path\nPath('stuck').touch()\ntime.sleep(60)\n"
+    )
+    args = ("capture", str(int8_model), "-i", "hanging:batches", "-o", "run.zarr", "--json")
+    process = _start(tmp_path, *args)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "stuck").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert json.loads(out)["error"] == "Interrupted"
+    assert not (tmp_path / "run.zarr").exists()
