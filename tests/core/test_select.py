@@ -63,6 +63,13 @@ def test_nothing_matches_names_near_ones(selector: object) -> None:
         names(selector)
 
 
+def test_a_long_near_name_is_shown_by_its_index() -> None:
+    name = ";".join(f"block_{i}/BiasAdd" for i in range(9))
+    graph = Graph([TapPoint(name, "activation", "CONV_2D", "int8", (1, 2), 7)])
+    with pytest.raises(NoSuchTap, match=r"near names: #7 \(block_0/BiasAdd;.*\.\.\.\)"):
+        select(graph, "block_0")
+
+
 def test_nothing_matches_without_near_names() -> None:
     with pytest.raises(NoSuchTap, match="8 tap points"):
         names("zzzzzz")

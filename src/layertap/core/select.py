@@ -79,7 +79,7 @@ def no_such_tap(graph: Graph, selector: object) -> NoSuchTap:
     if not isinstance(selector, str):
         return NoSuchTap("the selector matches no tap point", hint="see the model's graph")
     wanted = selector.strip("*?").lower()
-    names = {tap.name.lower(): tap.name for tap in graph}
+    names = {tap.name.lower(): _shown(tap) for tap in graph}
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     near += [name for name in names if wanted and wanted in name][: 3 - len(near)]
     hint = f"near names: {', '.join(names[name] for name in dict.fromkeys(near))}" if near else ""
@@ -87,6 +87,11 @@ def no_such_tap(graph: Graph, selector: object) -> NoSuchTap:
         f"no tap point matches {selector!r}",
         hint=hint or f"the graph has {len(graph)} tap points; list them with 'layertap ls'",
     )
+
+
+def _shown(tap: TapPoint, most: int = 48) -> str:
+    """The name, or for the joined names that converters write, its beginning and the index."""
+    return tap.name if len(tap.name) <= most else f"{tap.native} ({tap.name[: most - 3]}...)"
 
 
 def _computed(tap: TapPoint) -> bool:
