@@ -70,16 +70,18 @@ class ZarrStore:
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
-            self._start(document, level)
+            self._start(document, level, resume)
         except BaseException as error:
             self._journal.close()
             if isinstance(error, OSError):
                 raise cannot_write(path, error) from error
             raise
 
-    def _start(self, document: RunDocument, level: int | None) -> None:
+    def _start(self, document: RunDocument, level: int | None, resume: bool) -> None:
         old = read_document(self.path) if is_run(self.path) else None
         if old is not None:
+            if not resume:
+                raise _exists(self.path)  # another process made it a moment ago
             check_same(self.path, old, document)
         else:
             (self.path / SAMPLE / JOURNAL).unlink(missing_ok=True)
@@ -286,11 +288,7 @@ def _claim(path: Path, *, resume: bool, overwrite: bool) -> Journal:
                 f"{path} holds files that are no run of layertap", hint="choose another path"
             )
         if not (resume or overwrite):
-            raise StoreError(
-                f"there is a run at {path} already",
-                hint="go on with resume (--resume), replace it with overwrite (--overwrite), or "
-                "choose another path",
-            )
+            raise _exists(path)
     (path / SAMPLE).mkdir(parents=True, exist_ok=True)
     journal = Journal(path / SAMPLE, path)
     try:
@@ -300,6 +298,14 @@ def _claim(path: Path, *, resume: bool, overwrite: bool) -> Journal:
         journal.close()
         raise
     return journal
+
+
+def _exists(path: Path) -> StoreError:
+    return StoreError(
+        f"there is a run at {path} already",
+        hint="go on with resume (--resume), replace it with overwrite (--overwrite), or choose "
+        "another path",
+    )
 
 
 def _is_ours(path: Path) -> bool:

@@ -262,7 +262,7 @@ class StoreSuite:
                 assert run[name].raw.tolist() == [[i, i], [i, i]]
 
     def test_more_taps_than_files_may_be_open(self) -> None:
-        taps = [make_tap(f"t{i}") for i in range(300)]
+        taps = [make_tap(f"t{i}") for i in range(150)]
         batch = {tap.name: np.full((1, 1), i, np.float32) for i, tap in enumerate(taps)}
         with self.filled(taps, [batch, batch]) as run:
             for i, tap in enumerate(taps):
