@@ -13,7 +13,7 @@ from layertap.tflite.model import Operator, Subgraph, Tensor, TfliteModel
 from layertap.tflite.names import unique_names
 
 MAIN = 0
-"""The subgraph that is run; the others run when an operator calls them."""
+"""The subgraph that interpreters run unless told otherwise, and whose tensors have plain names."""
 
 DATA_DEPENDENT = frozenset({"WHERE", "UNIQUE", "RANGE", "NON_MAX_SUPPRESSION_V4"}) | {
     "NON_MAX_SUPPRESSION_V5"
@@ -37,25 +37,29 @@ class TapGraph:
 
 
 def tap_graph(
-    model: TfliteModel, *, dynamic: bool = False, readable: frozenset[str] | None = None
+    model: TfliteModel,
+    *,
+    run: int = MAIN,
+    dynamic: bool = False,
+    readable: frozenset[str] | None = None,
 ) -> TapGraph:
     """All tensors of ``model`` as tap points in execution order.
 
     Per subgraph: inputs, what the operators compute, state, weights, and tensors that nothing
-    computes. ``dynamic=True`` leaves sizes open (None) that the file declares open, except the
-    batch axis, for runtimes that can resize tensors. ``readable`` are the element types that a
-    runtime hands out, None for all.
+    computes. ``run`` is the subgraph that is run. ``dynamic=True`` leaves sizes open (None) that
+    the file declares open, except the batch axis, for runtimes that can resize tensors.
+    ``readable`` are the element types that a runtime hands out, None for all.
     """
     names = iter(unique_names([_wanted_name(s, t) for s in model.subgraphs for t in s.tensors]))
     named = [[next(names) for _ in subgraph.tensors] for subgraph in model.subgraphs]
-    main = model.subgraphs[MAIN]
+    main = model.subgraphs[run]
     batch = _batch(main)
     taps: list[TapPoint] = []
     for subgraph, own in zip(model.subgraphs, named, strict=True):
         reason = "" if subgraph is main else _not_run(model, subgraph)
         taps += _Tapper(subgraph, own, batch, dynamic, reason, readable).taps()
     graph = Graph(taps)
-    inputs = (graph[named[MAIN][i]] for i in dict.fromkeys(main.inputs))
+    inputs = (graph[named[run][i]] for i in dict.fromkeys(main.inputs))
     specs = (InputSpec(t.name, t.dtype, t.shape, t.quantization) for t in inputs)
     return TapGraph(graph, tuple(specs), batch)
 
@@ -78,17 +82,19 @@ def _batch(main: Subgraph) -> int | None:
 
 
 def _not_run(model: TfliteModel, subgraph: Subgraph) -> str:
-    """Why the tensors of a subgraph other than the main one cannot be read."""
+    """Why the tensors of a subgraph that is only called, or not run, cannot be read."""
     for caller in model.subgraphs:
         for operator in caller.operators:
             if subgraph.index in operator.calls:
                 return (
                     f"it lives inside a subgraph that {operator.name} runs, any number of times; "
-                    "only tensors of the main subgraph can be made outputs"
+                    "only tensors outside can be made outputs"
                 )
     for signature in model.signatures:
         if signature.subgraph == subgraph.index:
-            return f"it belongs to the signature {signature.key!r}; the main subgraph is run"
+            return (
+                f"it belongs to the signature {signature.key!r}, which is not the one that is run"
+            )
     return "it belongs to a subgraph that nothing runs"
 
 
@@ -131,13 +137,13 @@ class _Tapper:
     def _kind(self, tensor: Tensor) -> Kind:
         i = tensor.index
         if i in self.inputs:
-            return "input" if self.subgraph.index == MAIN else "argument"
+            return "argument" if self.why else "input"
         if tensor.variable:
             return "state"
         empty = 0 in tensor.shape and i in self.consumed
         if i not in self.producers and (tensor.data or tensor.external or empty):
             return "weight"
-        returned = i in self.outputs and self.subgraph.index == MAIN
+        returned = i in self.outputs and not self.why
         return "output" if returned else "activation"
 
     def _tap(self, tensor: Tensor, kind: Kind) -> TapPoint:

@@ -250,10 +250,10 @@ def test_several_signatures() -> None:
         [OperatorSpec("RELU", [0], [1]), OperatorSpec("ADD", [1, 1], [2])],
     )
     other = SubgraphSpec(
-        [TensorSpec("x", (1, 2)), TensorSpec("y", (1, 2))],
+        [TensorSpec(name, (1, 2)) for name in ("x", "y", "half")],
         [0],
         [1],
-        [OperatorSpec("NEG", [0], [1])],
+        [OperatorSpec("NEG", [0], [2]), OperatorSpec("ADD", [2, 2], [1])],
     )
     signatures = [
         SignatureSpec("one", {"x": 0}, {"z": 2}),
@@ -268,6 +268,20 @@ def test_several_signatures() -> None:
             assert {n: c.raw.tolist() for n, c in run.items()} == {"y": [[1, 0]], "z": [[2, 0]]}
             with pytest.raises(Untappable, match="signature 'negative'"):
                 model.capture(x, taps="s1/y")
+    for kernels in RESOLVERS:
+        with layertap.open(data, runtime="litert", signature="negative", kernels=kernels) as model:
+            assert [spec.name for spec in model.session.inputs] == ["s1/x"]
+            run = model.capture(x)
+            assert {n: c.raw.tolist() for n, c in run.items()} == {
+                "s1/half": [[-1, 2]],
+                "s1/y": [[-2, 4]],
+            }
+            assert run.provenance["signature"] == "negative"
+            with pytest.raises(Untappable, match="signature 'one'"):
+                model.capture(x, taps="z")
+    with pytest.raises(SourceError, match="no signature 'none'") as caught:
+        layertap.open(data, runtime="litert", signature="none")
+    assert "'negative'" in caught.value.hint
 
 
 def test_open_sizes_follow_the_input() -> None:
@@ -361,7 +375,7 @@ def test_damaged_models_end_in_errors_of_ours(runtime: str) -> None:
     rng = random.Random(3)
     known = known_model()
     endings = set()
-    for _ in range(25):
+    for _ in range(15):
         data = bytearray(known.data)
         data[rng.randrange(8, len(data))] ^= 1 << rng.randrange(8)
         try:
@@ -372,3 +386,19 @@ def test_damaged_models_end_in_errors_of_ours(runtime: str) -> None:
         except LayertapError as error:
             endings.add(type(error).__name__)
     assert {"fine", "CorruptModel"} <= endings
+
+
+@pytest.mark.parametrize("dtype", sorted(LitertSession.readable))
+def test_types(dtype: str) -> None:
+    tensors = [TensorSpec("x", (1, 4), dtype), TensorSpec("y", (1, 4), dtype)]
+    tensors.append(TensorSpec("z", (1, 2, 2), dtype))
+    tensors.append(TensorSpec("shape", (3,), "int32", data=np.array([1, 2, 2], np.int32)))
+    tensors.append(TensorSpec("flat", (2,), "int32", data=np.array([1, 4], np.int32)))
+    operators = [OperatorSpec("RESHAPE", [0, 3], [2]), OperatorSpec("RESHAPE", [2, 4], [1])]
+    data = write_tflite(SubgraphSpec(tensors, [0], [1], operators))
+    x = np.array([[0, 1, 1, 0]]).astype(dtype)
+    with layertap.open(data, runtime="litert") as model:
+        run = model.capture(x, taps=["x", "z", "y"])
+    for name in "xyz":
+        assert run[name].raw.dtype == dtype
+        np.testing.assert_array_equal(run[name].raw.reshape(1, 4), x)

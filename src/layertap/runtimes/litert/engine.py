@@ -21,53 +21,63 @@ class LitertModel:
     """A model in the LiteRT interpreter; outputs are addressed by their tensor index."""
 
     facts: Mapping[str, Any]
+    _interpreter: Any
+    _runner: Any
 
     def __init__(self, model: bytes, options: Mapping[str, Any]) -> None:
         self._model, self._options = model, options
-        self._interpreter = self._fresh()
-        self._inputs = [detail["index"] for detail in self._interpreter.get_input_details()]
-        self._shapes = [
-            tuple(detail["shape"].tolist()) for detail in self._interpreter.get_input_details()
-        ]
         self._used = False
+        self._load()
         self.facts = {}
 
     def run(self, inputs: list[Array], outputs: list[int]) -> list[Array]:
         self._reset()
         self._used = True
-        self._resize([value.shape for value in inputs])
-        for index, value in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(index, value)
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in outputs]
+        if self._runner is None:
+            self._resize([value.shape for value in inputs])
+            for index, value in zip(self._inputs, inputs, strict=True):
+                self._interpreter.set_tensor(index, value)
+            self._interpreter.invoke()
+        else:
+            by_index = dict(zip(self._inputs, inputs, strict=True))
+            details = self._runner.get_input_details().items()
+            self._runner(**{name: by_index[detail["index"]] for name, detail in details})
+        subgraph = self._options["subgraph"]
+        return [self._interpreter.get_tensor(index, subgraph) for index in outputs]
 
-    def _fresh(self) -> Any:
-        interpreter = Interpreter(
+    def _load(self) -> None:
+        self._interpreter = self._runner = None
+        self._interpreter = Interpreter(
             model_content=self._model,
             experimental_op_resolver_type=RESOLVERS[self._options["kernels"]],
             num_threads=self._options["threads"],
         )
-        interpreter.allocate_tensors()
-        return interpreter
+        self._inputs: list[int] = self._options["inputs"]
+        self._shapes: list[tuple[int, ...]] = []
+        if self._options["signature"] is None:
+            self._interpreter.allocate_tensors()
+        else:
+            self._runner = self._interpreter.get_signature_runner(self._options["signature"])
 
     def _reset(self) -> None:
         """Back to the state after loading. Resources outlive ``reset_all_variables``, so a model
         that has some gets a new interpreter."""
         if self._options["keep_state"] or not self._used:
             return
-        if self._options["state"] == "resources":
-            self._interpreter = None
-            self._interpreter = self._fresh()
-            self._shapes = []
-        elif self._options["state"] == "variables":
+        if self._options["state"] == "variables" and self._runner is None:
             self._interpreter.reset_all_variables()
+        elif self._options["state"] != "none":
+            self._load()
 
     def _resize(self, shapes: list[tuple[int, ...]]) -> None:
+        """Give the inputs these shapes; allocating anew is skipped where nothing changes."""
         if shapes == self._shapes:
             return
-        for index, shape in zip(self._inputs, shapes, strict=True):
-            self._interpreter.resize_tensor_input(index, shape, strict=False)
-        self._interpreter.allocate_tensors()
+        details = self._interpreter.get_input_details()
+        if shapes != [tuple(detail["shape"].tolist()) for detail in details]:
+            for index, shape in zip(self._inputs, shapes, strict=True):
+                self._interpreter.resize_tensor_input(index, shape, strict=False)
+            self._interpreter.allocate_tensors()
         self._shapes = shapes
 
 

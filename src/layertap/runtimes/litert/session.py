@@ -19,14 +19,16 @@ from layertap.tflite.state import state_of
 KERNELS = ("default", "builtin", "reference")
 
 
+_READABLE = """
+bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128
+"""
+
+
 class LitertSession(TfliteSession):
     row = next(row for row in BUILTIN if row.name == "litert")
     engine = "layertap.runtimes.litert.engine"
     distribution = "ai-edge-litert"
-    readable = frozenset(
-        ["float32", "float16", "float64", "bool", "complex64", "complex128"]
-        + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
-    )
+    readable = frozenset(_READABLE.split())
     dynamic = True
 
     def __init__(
@@ -35,6 +37,7 @@ class LitertSession(TfliteSession):
         *,
         kernels: str = "default",
         threads: int = 1,
+        signature: str | None = None,
         keep_state: bool = False,
         timeout: float | None = None,
     ) -> None:
@@ -44,7 +47,7 @@ class LitertSession(TfliteSession):
             )
         if not isinstance(threads, int) or threads < 1:
             raise SourceError(f"{threads!r} threads are not possible", hint="give 1 or more")
-        super().__init__(source, keep_state=keep_state, timeout=timeout)
+        super().__init__(source, signature=signature, keep_state=keep_state, timeout=timeout)
         self.kernels, self.threads = kernels, threads
 
     @property
@@ -60,13 +63,15 @@ class LitertSession(TfliteSession):
         )
 
     def options(self) -> dict[str, Json]:
-        return {"kernels": self.kernels, "threads": self.threads}
+        return {"kernels": self.kernels, "threads": self.threads, "signature": self.signature}
 
     def load(self, model: bytes, slot: int) -> Mapping[str, Any]:
         options = {
             **self.options(),
             "keep_state": self.keep_state,
             "state": state_of(self.model),
+            "subgraph": self.main,
+            "inputs": self.model.subgraphs[self.main].inputs,
         }
         header = {"do": "load", "slot": slot, "options": options}
         try:

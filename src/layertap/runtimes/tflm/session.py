@@ -23,6 +23,10 @@ from layertap.tflite.state import state_of
 _MOST = 1 << 31
 """Largest arena that is tried, bytes."""
 
+_READABLE = """
+bool int8 int16 int32 int64 uint8 uint32 uint64 float16 float32 float64 complex64 complex128
+"""
+
 _TOO_SMALL = (
     "tail memory",
     "Failed to resize buffer",
@@ -38,7 +42,7 @@ class TflmSession(TfliteSession):
     row = next(row for row in BUILTIN if row.name == "tflm")
     engine = "layertap.runtimes.tflm.engine"
     distribution = "tflite-micro"
-    readable = frozenset(["float32", "int8", "int16", "int32", "int64", "uint8", "bool"])
+    readable = frozenset(_READABLE.split())
 
     def __init__(
         self,

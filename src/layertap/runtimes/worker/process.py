@@ -51,7 +51,7 @@ class WorkerFailure(RuntimeFailure):
 
 def _one_line(native: str) -> str:
     lines = dict.fromkeys(line.strip() for line in native.splitlines())
-    joined = "; ".join(line for line in lines if line)
+    joined = "; ".join(line for line in lines if line and not line.startswith("INFO:"))
     return joined if len(joined) <= _LINE else f"{joined[:_LINE]} ..."
 
 

@@ -21,7 +21,7 @@ from layertap.runtimes.registry import Runtime, missing_runtime
 from layertap.runtimes.worker.process import Worker, WorkerFailure
 from layertap.tflite.edit import with_outputs
 from layertap.tflite.graph import MAIN, tap_graph
-from layertap.tflite.model import parse
+from layertap.tflite.model import TfliteModel, parse
 from layertap.tflite.values import constant
 
 DEFAULT_TIMEOUT = 600.0
@@ -44,13 +44,20 @@ class TfliteSession(ABC):
     dynamic = False
 
     def __init__(
-        self, source: str | Path | bytes, *, keep_state: bool = False, timeout: float | None = None
+        self,
+        source: str | Path | bytes,
+        *,
+        signature: str | None = None,
+        keep_state: bool = False,
+        timeout: float | None = None,
     ) -> None:
         self.path = None if isinstance(source, bytes) else str(source)
         self.data = _read(source)
         self.model = parse(self.data)
         self._digest = hashlib.sha256(self.data).hexdigest()
-        listed = tap_graph(self.model, dynamic=self.dynamic, readable=self.readable)
+        self.signature = signature
+        self.main = MAIN if signature is None else _subgraph_of(self.model, signature)
+        listed = tap_graph(self.model, run=self.main, dynamic=self.dynamic, readable=self.readable)
         self.graph: Graph = listed.graph
         self.inputs: Sequence[InputSpec] = listed.inputs
         self.batch = listed.batch
@@ -159,12 +166,12 @@ class TflitePass:
 
     def __init__(self, session: TfliteSession, taps: Sequence[TapPoint], slot: int) -> None:
         self._session, self._taps, self._slot = session, tuple(taps), slot
-        main = session.model.subgraphs[MAIN]
-        names = {tap.index: tap.name for tap in session.graph if tap.subgraph == MAIN}
+        main = session.model.subgraphs[session.main]
+        names = {tap.index: tap.name for tap in session.graph if tap.subgraph == session.main}
         self._inputs = [(names[i], main.tensors[i].shape) for i in main.inputs]
         self._computed = [tap for tap in taps if tap.kind != "input"]
         added = [tap.index for tap in self._computed if session.needs_output(tap)]
-        self._model = with_outputs(session.data, added)
+        self._model = with_outputs(session.data, added, subgraph=session.main)
         outputs = list(dict.fromkeys((*main.outputs, *added)))
         if len(main.outputs) != len(set(main.outputs)):
             outputs = [*main.outputs, *(i for i in added if i not in main.outputs)]
@@ -220,6 +227,16 @@ class TflitePass:
                 hint=f"the model takes {_described(spec)}",
             )
         return np.ascontiguousarray(value).reshape(value.shape)
+
+
+def _subgraph_of(model: TfliteModel, key: str) -> int:
+    for signature in model.signatures:
+        if signature.key == key:
+            return signature.subgraph
+    keys = ", ".join(repr(signature.key) for signature in model.signatures)
+    raise SourceError(
+        f"the model has no signature {key!r}", hint=f"it has {keys}" if keys else "it has none"
+    )
 
 
 def _described(spec: InputSpec) -> str:
