@@ -81,6 +81,12 @@ def test_a_budget_refuses(cli, int8_model):
     assert "2,560 bytes" in document["message"]
 
 
+def test_what_does_not_fit_in_memory_is_refused_at_once(cli, int8_model):
+    result = cli("capture", int8_model, "--random", 0, "--samples", 10**8)
+    assert result.exit_code == 2
+    assert "-o RUN.zarr" in result.stderr
+
+
 def test_random_inputs_are_the_same_each_time(cli_json, int8_model):
     args = ("capture", int8_model, "-t", "pool", "--runtime", "tflm", "--samples", 7)
     first = cli_json(*args, "--random", 3, "--batch-size", 2)

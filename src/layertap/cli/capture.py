@@ -59,13 +59,12 @@ def capture(ctx: click.Context, /, source: str, only_plan: bool, **options: Any)
     layertap capture model.tflite -t '*conv*' -i images/ --scale 1/255 -o run.zarr
     layertap capture net.keras -t 'op:Conv2D & ~stem*' --random 0
     """
-    import layertap
     from layertap.cli.inputs import read_inputs
-    from layertap.cli.source import resolve_model
+    from layertap.cli.source import open_model
 
     runtime, arguments = runtime_choice(options)
     given = given_inputs(options)
-    with layertap.open(resolve_model(source), runtime, **arguments) as model:
+    with open_model(source, runtime, arguments) as model:
         inputs = read_inputs(given, model.session)
         for note in getattr(inputs, "notes", ()):
             click.echo(f"note: {note}", err=True)

@@ -16,7 +16,7 @@ from layertap.cli.options import (
     runtime_options,
     taps_option,
 )
-from layertap.cli.source import resolve_model
+from layertap.cli.source import open_model
 from layertap.cli.taps import tap_json, tap_table
 from layertap.core.graph import Graph, Kind, TapPoint
 from layertap.core.select import select
@@ -67,10 +67,8 @@ def ls(
 
 
 def _open(source: str, shared: Mapping[str, Any]) -> Graph:
-    import layertap
-
     runtime, options = runtime_choice(shared)
-    with layertap.open(resolve_model(source), runtime, **options) as model:
+    with open_model(source, runtime, options) as model:
         if not shared["files"] and shared["random"] is None:
             return model.graph
         from layertap.cli.inputs import first_batch, read_inputs

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from layertap.cli.quiet import without_native_logs
 from layertap.errors import FeedError, LayertapError, SourceError
+
+if TYPE_CHECKING:
+    from layertap.api import Model
 
 
 def is_reference(text: str) -> bool:
@@ -28,6 +33,14 @@ def resolve_model(text: str) -> Any:
     if _is_model(value) or not callable(value):
         return value
     return _call(value, text, SourceError)
+
+
+def open_model(text: str, runtime: str | None, options: Mapping[str, Any]) -> Model:
+    """The model that ``text`` names, opened. Raises what :func:`layertap.open` raises."""
+    import layertap
+
+    with without_native_logs():
+        return layertap.open(resolve_model(text), runtime, **options)
 
 
 def resolve_batches(text: str) -> Any:
@@ -76,4 +89,4 @@ def _call(function: Any, text: str, kind: type[LayertapError]) -> Any:
         ) from error
 
 
-__all__ = ["is_reference", "resolve_batches", "resolve_model"]
+__all__ = ["is_reference", "open_model", "resolve_batches", "resolve_model"]
