@@ -20,7 +20,6 @@ RESOLVERS = {
 class LitertModel:
     """A model in the LiteRT interpreter; outputs are addressed by their tensor index."""
 
-    facts: Mapping[str, Any]
     _interpreter: Any
     _runner: Any
 
@@ -28,7 +27,6 @@ class LitertModel:
         self._model, self._options = model, options
         self._used = False
         self._load()
-        self.facts = {}
 
     def run(self, inputs: list[Array], outputs: list[int]) -> list[Array]:
         self._reset()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -65,7 +64,7 @@ class LitertSession(TfliteSession):
     def options(self) -> dict[str, Json]:
         return {"kernels": self.kernels, "threads": self.threads, "signature": self.signature}
 
-    def load(self, model: bytes, slot: int) -> Mapping[str, Any]:
+    def load(self, model: bytes, slot: int) -> None:
         options = {
             **self.options(),
             "keep_state": self.keep_state,
@@ -75,14 +74,12 @@ class LitertSession(TfliteSession):
         }
         header = {"do": "load", "slot": slot, "options": options}
         try:
-            answer, _ = self.worker.request(header, [np.frombuffer(model, np.uint8)])
+            self.request(header, [np.frombuffer(model, np.uint8)])
         except WorkerFailure as error:
             raise RuntimeFailure(
                 f"LiteRT cannot load the model: {error.said}",
                 hint='runtime="tflm" may run it',
             ) from error.__cause__
-        facts: Mapping[str, Any] = answer["facts"]
-        return facts
 
     def address(self, tap: TapPoint, outputs: Sequence[int]) -> int:
         return tap.index

@@ -14,13 +14,10 @@ from layertap.runtimes.worker.serve import serve
 class MicroModel:
     """A model in the micro interpreter; outputs are addressed by their position."""
 
-    facts: Mapping[str, Any]
-
     def __init__(self, model: bytes, options: Mapping[str, Any]) -> None:
         self._model, self._options = model, options
         self._interpreter = self._fresh()
         self._used = False
-        self.facts = {}
 
     def run(self, inputs: list[Array], outputs: list[int]) -> list[Array]:
         self._reset()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -37,6 +36,12 @@ _TOO_SMALL = (
 )
 """Native messages about an arena that does not suffice."""
 
+_ARENA_HINT = "an arena that is too small can end it like this; leave arena out to have one found"
+_KERNELS_HINT = (
+    "the reference kernels of the tflite-micro wheel lack some operators and types; "
+    'runtime="litert" has more'
+)
+
 
 class TflmSession(TfliteSession):
     row = next(row for row in BUILTIN if row.name == "tflm")
@@ -59,29 +64,27 @@ class TflmSession(TfliteSession):
     def options(self) -> dict[str, Json]:
         return {"kernels": "reference", "arena": self._given or "automatic"}
 
-    def load(self, model: bytes, slot: int) -> Mapping[str, Any]:
+    def load(self, model: bytes, slot: int) -> None:
         sizes = iter([self._given]) if self._given else self._sizes()
         last = None
         for size in sizes:
             try:
-                facts = self._try(model, slot, size)
+                self._try(model, slot, size)
             except WorkerFailure as error:
                 last = error
-                if not (error.crashed or _is_about_arena(error.native)):
+                if error.expired or not (error.crashed or _is_about_arena(error.native)):
                     break
             else:
                 self._found = size
-                return facts
+                return
         assert last is not None
         raise self._refused(last) from last.__cause__
 
-    def _try(self, model: bytes, slot: int, arena: int) -> Mapping[str, Any]:
+    def _try(self, model: bytes, slot: int, arena: int) -> None:
         state = state_of(self.model)
         options = {"arena": arena, "keep_state": self.keep_state, "state": state}
         header = {"do": "load", "slot": slot, "options": options}
-        answer, _ = self.worker.request(header, [np.frombuffer(model, np.uint8)])
-        facts: Mapping[str, Any] = answer["facts"]
-        return facts
+        self.request(header, [np.frombuffer(model, np.uint8)])
 
     def _sizes(self) -> Iterator[int]:
         """Sizes to try: the one that worked before, else generous ones; memory that is not
@@ -92,7 +95,7 @@ class TflmSession(TfliteSession):
             size *= 4
 
     def _refused(self, error: WorkerFailure) -> RuntimeFailure:
-        if self._given and (error.crashed or _is_about_arena(error.native)):
+        if self._given and _is_about_arena(error.native):
             return RuntimeFailure(
                 f"an arena of {self._given:,} bytes is too small for this model and these taps: "
                 f"{error.said}",
@@ -103,8 +106,7 @@ class TflmSession(TfliteSession):
         which = f" (custom operators: {', '.join(custom)})" if custom else ""
         return RuntimeFailure(
             f"TensorFlow Lite Micro cannot load the model: {error.said}{which}",
-            hint="the reference kernels of the tflite-micro wheel lack some operators and types; "
-            'runtime="litert" has more',
+            hint=error.hint or (_ARENA_HINT if self._given and error.crashed else _KERNELS_HINT),
         )
 
     def failed(self, error: WorkerFailure) -> RunError:

@@ -38,14 +38,24 @@ class WorkerFailure(RuntimeFailure):
     """A request failed in the worker.
 
     ``native`` is what the native code said, ``said`` the same on one line, or what happened when
-    it said nothing; ``crashed`` tells whether the process is gone.
+    it said nothing; ``crashed`` tells whether the process is gone, ``expired`` whether it was
+    ended for taking too long.
     """
 
-    def __init__(self, message: str, *, native: str, crashed: bool, hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        native: str,
+        crashed: bool,
+        expired: bool = False,
+        hint: str = "",
+    ) -> None:
         super().__init__(message, hint=hint)
         self.native = native
         self.said = _one_line(native) or message
         self.crashed = crashed
+        self.expired = expired
         self.__cause__ = NativeError(native) if native else None
 
 
@@ -132,6 +142,7 @@ class Worker:
                 f"the model did not finish within {self._timeout:g} s",
                 native=native,
                 crashed=True,
+                expired=True,
                 hint="give more time with timeout=SECONDS",
             )
         said = native.rpartition("\n")[2]
@@ -141,7 +152,7 @@ class Worker:
 
 class _Child:
     def __init__(self, module: str) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
+        self._errors = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by stop()
         self._read = 0
         self.expired = False
         self.process = subprocess.Popen(
@@ -172,11 +183,10 @@ class _Child:
 
     def messages(self) -> str:
         """What native code printed since the last request."""
-        descriptor = self._errors.fileno()
-        size = os.fstat(descriptor).st_size
-        start = max(self._read, size - _SHOWN)
-        # The child shares the file's position, so it must not move.
-        return os.pread(descriptor, size - start, start).decode("utf-8", "replace").strip()
+        end = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(self._read, end - _SHOWN))
+        # Leaves the position, which the child shares, at the end again.
+        return self._errors.read().decode("utf-8", "replace").strip()
 
     def stop(self) -> None:
         with contextlib.suppress(BrokenPipeError):

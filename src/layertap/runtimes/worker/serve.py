@@ -15,9 +15,6 @@ from layertap.runtimes.worker.wire import Header, receive, send
 class Engine(Protocol):
     """One loaded model."""
 
-    facts: Mapping[str, Any]
-    """What the session is told about the loaded model (JSON)."""
-
     def run(self, inputs: list[Array], outputs: list[int]) -> list[Array]:
         """Execute once; ``inputs`` in the model's order, ``outputs`` are positions or indices."""
         ...
@@ -56,9 +53,8 @@ def _answer(
     for slot in header.get("drop", ()):
         loaded.pop(slot, None)
     if header["do"] == "load":
-        engine = load(arrays[0].tobytes(), header["options"])
-        loaded[header["slot"]] = engine
-        return {"facts": dict(engine.facts)}, []
+        loaded[header["slot"]] = load(arrays[0].tobytes(), header["options"])
+        return {}, []
     return {}, loaded[header["slot"]].run(arrays, header["outputs"])
 
 

@@ -96,11 +96,8 @@ class TfliteSession(ABC):
         """The runtime's own options, as they go into the provenance."""
 
     @abstractmethod
-    def load(self, model: bytes, slot: int) -> Mapping[str, Any]:
-        """Load ``model`` in the worker under the number ``slot``; what the engine says of it.
-
-        Raises RuntimeFailure.
-        """
+    def load(self, model: bytes, slot: int) -> None:
+        """Load ``model`` in the worker under the number ``slot``. Raises RuntimeFailure."""
 
     def address(self, tap: TapPoint, outputs: Sequence[int]) -> int:
         """How the engine knows ``tap`` in a model whose outputs are the tensors ``outputs``."""
@@ -172,9 +169,7 @@ class TflitePass:
         self._computed = [tap for tap in taps if tap.kind != "input"]
         added = [tap.index for tap in self._computed if session.needs_output(tap)]
         self._model = with_outputs(session.data, added, subgraph=session.main)
-        outputs = list(dict.fromkeys((*main.outputs, *added)))
-        if len(main.outputs) != len(set(main.outputs)):
-            outputs = [*main.outputs, *(i for i in added if i not in main.outputs)]
+        outputs = [*main.outputs, *(i for i in added if i not in main.outputs)]
         self._addresses = [session.address(tap, outputs) for tap in self._computed]
         self._generation = -1
         self._load()
