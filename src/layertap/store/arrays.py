@@ -175,8 +175,10 @@ class ArrayWriter:
         tail = self.folder / self.layout.tail_name(number)
         if not tail.exists():
             return
-        shown = rows if final and number == 0 else self.layout.chunk_rows
-        self._encode(number, np.fromfile(tail, np.uint8, shown * self.layout.row_bytes))
+        size, present = self.layout.chunk_bytes, rows * self.layout.row_bytes
+        data = np.zeros(present if final and number == 0 else size, np.uint8)
+        data[:present] = np.fromfile(tail, np.uint8, present)
+        self._encode(number, data)
         if final:
             self._files.drop(str(tail))
             tail.unlink()
