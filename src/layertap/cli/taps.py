@@ -22,6 +22,7 @@ TAP_COLUMNS = (
 )
 
 SUMMARY_COLUMNS = (
+    Column("#", drop=3),
     Column("name", shorten=True),
     Column("dtype", drop=1),
     Column("shape", drop=2),
@@ -55,6 +56,7 @@ def _summary_row(capture: Capture, summary: Summary) -> Sequence[str]:
     tap, some = capture.tap, summary.count > 0
     numbers = (summary.minimum, summary.maximum, summary.mean, summary.std)
     return (
+        tap.native,
         tap.name,
         tap.dtype,
         format_shape(tap.row_shape),
