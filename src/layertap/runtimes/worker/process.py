@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import layertap
 from layertap.core.dtypes import Array
 from layertap.errors import RuntimeFailure
 from layertap.runtimes.worker.wire import Header, receive, send
@@ -199,7 +198,7 @@ class _Child:
 
 def _environment() -> dict[str, str]:
     """The caller's environment, with the layertap that the caller runs."""
-    here = str(Path(layertap.__file__).parent.parent)
+    here = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     # LIBC_FATAL_STDERR_: glibc's last words belong to stderr, not to the terminal.
     return {**os.environ, "PYTHONPATH": path, "LIBC_FATAL_STDERR_": "1"}
