@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -21,7 +22,7 @@ from layertap.core.run import OnProgress, execute
 from layertap.core.select import Selector, select
 from layertap.core.units import parse_bytes
 from layertap.errors import LayertapError, SourceError
-from layertap.runtimes.registry import find_runtime
+from layertap.runtimes.registry import Runtime, find_runtime
 from layertap.store.memory import MemoryStore
 
 
@@ -42,7 +43,10 @@ def open(source: Any, runtime: str | None = None, **options: Any) -> Model:
     except TypeError as error:
         if not options or "unexpected keyword" not in str(error):
             raise
-        raise SourceError(f"the runtime {row.name!r} takes no such option: {error}") from error
+        raise SourceError(
+            f"the runtime {row.name!r} takes no such option: {error}",
+            hint=f"it takes {', '.join(_option_names(row)) or 'no options'}",
+        ) from error
     return Model(session)
 
 
@@ -230,6 +234,10 @@ def load(path: str | Path) -> Run:
     from layertap.store.zarr import load_run
 
     return load_run(Path(path))
+
+
+def _option_names(row: Runtime) -> list[str]:
+    return list(inspect.signature(row.load().open).parameters)[1:]
 
 
 def _budget(budget: int | str | None) -> int | None:
