@@ -28,7 +28,7 @@ try:
 except ImportError:
     pyarrow = None
 
-ROUNDS = 15
+ROUNDS = 11
 PEER_ROUNDS = 2
 Blocks = list[np.ndarray[Any, np.dtype[np.float32]]]
 
@@ -50,8 +50,8 @@ class Work:
 
 
 WORKS = (
-    Work("8 MiB a batch, 1 tap", 1, 32, 65536, 16, 1.3),
-    Work("8 MiB a batch, 8 taps of 1 MiB", 8, 32, 8192, 16, 1.3),
+    Work("8 MiB a batch, 1 tap", 1, 32, 65536, 48, 1.3),
+    Work("8 MiB a batch, 8 taps of 1 MiB", 8, 32, 8192, 48, 1.3),
     Work("32 KiB a tensor, 16 taps", 16, 8, 1024, 250, 3.0),
 )
 

@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 
 from layertap.core.graph import TapPoint
+from layertap.store import layout
 from layertap.store.zarr import ZarrStore, load_run
 
 BATCHES = 6
+
+layout.CHUNK_BYTES = layout.PACKED_CHUNK_BYTES = 1 << 20
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "os.rmdir"}
 
 
@@ -36,8 +39,8 @@ def rows_of(name: str, number: int) -> np.ndarray[Any, Any] | None:
         return np.arange(4, dtype=np.float32) if number == 0 else None
     if name == "sparse" and number % 2 == 0:
         return None
-    # Rows of 512 KiB, eight to a chunk, so that batches begin and end within chunks.
-    width = {"plain": 1 << 17, "ragged": 3 + number // 3}.get(name, 2)
+    # Rows of 128 KiB, eight to a chunk, so that batches begin and end within chunks.
+    width = {"plain": 1 << 15, "ragged": 3 + number // 3}.get(name, 2)
     rows = np.full((1 if name == "batch" else 3, width), number, np.float32)
     rows[:, -1] = np.arange(len(rows))
     return rows

@@ -75,7 +75,7 @@ def test_metadata_is_in_the_attributes(tmp_path: Path) -> None:
         "kind": "activation",
         "op": "ADD",
         "raw_dtype": "float32",
-        "chunk_rows": (4 << 20) // 12,
+        "chunk_rows": (16 << 20) // 12,
     }
     assert load_run(tmp_path / "run.zarr").provenance["inputs"] == {
         "sha256": facts["inputs_sha256"]

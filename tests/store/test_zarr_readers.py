@@ -66,7 +66,7 @@ def test_other_programs_read_it(tmp_path: Path, compression: str | None, closed:
 def test_long_arrays_have_chunks_of_bounded_size(tmp_path: Path) -> None:
     tap = make_tap("t")
     store = ZarrStore(tmp_path / "run.zarr", [tap], {})
-    rows = np.arange(5 << 20, dtype=np.float32).reshape(5, -1)
+    rows = np.arange(5 << 20, dtype=np.float32).reshape(5, -1)  # 20 MiB
     for number in range(3):
         store.write(tap, rows + number)
         store.commit(5, feed_of(5 * number, 5))

@@ -20,8 +20,12 @@ from layertap.errors import StoreError
 from layertap.store.elements import NATIVE
 from layertap.store.failure import damaged
 
-CHUNK_BYTES = 4 << 20
-"""A chunk holds about this much, or the rows of the first write where they are more."""
+CHUNK_BYTES = 16 << 20
+"""A raw chunk holds about this much, or the rows of the first write where they are more.
+Files of 4 MiB took up to twice the time of a single file on ext4, files of 16 MiB 1.2 times."""
+
+PACKED_CHUNK_BYTES = 4 << 20
+"""The same for a chunk to be compressed: it is decoded whole for any of its rows."""
 
 MOST_CHUNK_BYTES = 64 << 20
 """No chunk is larger, unless one row is: other readers read whole chunks."""
@@ -64,12 +68,13 @@ class Layout:
         return f"tail.{number}"
 
 
-def chunk_rows(rows: int, row_bytes: int) -> int:
+def chunk_rows(rows: int, row_bytes: int, *, packed: bool) -> int:
     """Rows of a chunk of an array whose first write brings ``rows`` rows."""
     if not row_bytes:
         return max(1, rows)
+    usual = PACKED_CHUNK_BYTES if packed else CHUNK_BYTES
     most = max(1, MOST_CHUNK_BYTES // row_bytes)
-    return max(1, min(most, max(rows, CHUNK_BYTES // row_bytes)))
+    return max(1, min(most, max(rows, usual // row_bytes)))
 
 
 def document(

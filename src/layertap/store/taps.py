@@ -175,7 +175,7 @@ class TapWriter:
         self, suffix: str, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int, counted: bool
     ) -> ArrayWriter:
         row_bytes = math.prod(shape) * dtype.itemsize
-        count = chunk_rows(rows, row_bytes) if counted else 1
+        count = 1 if not counted else chunk_rows(rows, row_bytes, packed=self._level is not None)
         level = self._level if row_bytes * count < LARGEST_PACKED else None
         return self._add(suffix, Layout(dtype, shape, count, counted, level), 0)
 
