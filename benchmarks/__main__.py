@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 MODULES = ("import_cost", "torch_overhead", "keras_overhead", "store_throughput")
-PACKAGES = ("layertap", "numpy", "torch", "tensorflow", "keras", "zarr", "zarrs", "captum")
+PACKAGES = ("layertap", "numpy", "torch", "tensorflow", "keras", "zarr", "captum")
 PACKAGES += ("nnsight", "torchlens", "pyarrow")
 LIMIT_SECONDS = 1800
 

@@ -25,7 +25,7 @@ from layertap.runtimes.registry import Runtime
 PATIENCE = 60
 """Seconds that a runtime may take to run the demo's model."""
 
-BASE = ("numpy", "ml_dtypes", "zarr", "zarrs", "flatbuffers", "PIL", "click", "rich")
+BASE = ("numpy", "ml_dtypes", "zarr", "numcodecs", "flatbuffers", "PIL", "click", "rich")
 
 TRIAL = """
 import sys, time
