@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +10,11 @@ import keras
 
 from layertap.core.dtypes import numpy_dtype
 from layertap.core.graph import Per, TapPoint
-from layertap.runtimes.keras.engine import Engine
+from layertap.runtimes.keras.engine import Engine, Shape, call_abstractly
 from layertap.runtimes.keras.inputs import Inputs
 from layertap.runtimes.keras.intercept import listening
 from layertap.runtimes.keras.naming import Ownership, Weight, unused
 from layertap.runtimes.keras.record import Recorder, Recording, Value
-
-Shape = tuple[int | None, ...]
 
 BATCHES = (2, 3)
 """An axis 0 of these sizes for these batch sizes is the batch axis."""
@@ -35,22 +33,9 @@ class Described:
     reason: str
 
 
-class _Probe(keras.Operation):  # type: ignore[misc]
-    """Lets Keras call a function on its backend's abstract tensors."""
-
-    def __init__(self, function: Callable[[Sequence[Any]], None]) -> None:
-        super().__init__(name="layertap_probe")
-        self._function = function
-
-    def call(self, *tensors: Any) -> list[Any]:
-        self._function(tensors)
-        return []
-
-
-def build(model: Any, inputs: Inputs, names: Sequence[str], specs: Sequence[Any]) -> None:
+def build(model: Any, inputs: Inputs, specs: Mapping[str, tuple[Shape, str]]) -> None:
     """Create the weights of layers that have none yet, as a first call would."""
-    probe = _Probe(lambda tensors: inputs.call(model, names, tensors))
-    probe.compute_output_spec(*specs)
+    call_abstractly(lambda tensors: inputs.call(model, tuple(specs), tensors), list(specs.values()))
 
 
 def is_built(model: Any) -> bool:
@@ -80,8 +65,7 @@ def probe(
             inputs.call(model, names, tensors)
         found[:] = [_describe(value, why) for value, why in recording.settled()]
 
-    tensors = [keras.KerasTensor(shape, dtype) for shape, dtype in specs.values()]
-    _Probe(record).compute_output_spec(*tensors)
+    engine.call_abstractly(record, list(specs.values()))
     return found
 
 
@@ -104,7 +88,7 @@ def _shape(tensor: Any) -> Shape | None:
 
 
 def merge(
-    first: list[Described], second: list[Described], batches: tuple[int, int]
+    first: list[Described], second: list[Described], batches: tuple[int | None, int | None]
 ) -> list[tuple[Described, Per]]:
     """One list from two calls that differ in their sizes: a size that differs is open (None).
 
@@ -114,7 +98,9 @@ def merge(
     return [_merge(one, others.get(one.value.name, one), batches) for one in first]
 
 
-def _merge(one: Described, other: Described, batches: tuple[int, int]) -> tuple[Described, Per]:
+def _merge(
+    one: Described, other: Described, batches: tuple[int | None, int | None]
+) -> tuple[Described, Per]:
     if one.shape is None or other.shape is None or len(one.shape) != len(other.shape):
         return replace(one, shape=None), "sample"
     sizes = zip((one.shape[:1], other.shape[:1]), batches, strict=True)

@@ -19,6 +19,11 @@ Compiled = Callable[[Sequence[Array]], list[Array]]
 """Arrays in, one per input; the wanted values out. What comes out is the caller's."""
 
 
+Shape = tuple[int | None, ...]
+Traceable = Callable[[Sequence[Any]], None]
+"""A function of tensors that is called for what happens on the way, not for a result."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A model, a way to call it with one tensor per input, and the names in use for inputs."""
@@ -27,7 +32,7 @@ class Target:
     call: Callable[[Sequence[Any]], Any]
     ownership: Ownership
     names: tuple[str, ...]
-    shapes: tuple[tuple[int | None, ...] | None, ...]
+    shapes: tuple[Shape | None, ...]
     """Declared shapes of the inputs, where the model declares them."""
 
     def values(self, tensors: Sequence[Any], wanted: Sequence[str]) -> list[Any]:
@@ -78,6 +83,11 @@ class Engine(Protocol):
     bit_exact: bool
     reason: str
 
+    def call_abstractly(self, function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:
+        """Call ``function`` on tensors of these shapes and dtypes that have no values; the model's
+        state stays as it is."""
+        ...
+
     def reach(self) -> Callable[[Any], str]:
         """Asked at the start of a trace: tells for a tensor why it cannot leave that trace."""
         ...
@@ -88,6 +98,22 @@ class Engine(Protocol):
         ...
 
     def compile(self, target: Target, wanted: Sequence[str]) -> Compiled: ...
+
+
+class _Probe(keras.Operation):  # type: ignore[misc]
+    def __init__(self, function: Traceable) -> None:
+        super().__init__(name="layertap_probe")
+        self._function = function
+
+    def call(self, *tensors: Any) -> list[Any]:
+        self._function(tensors)
+        return []
+
+
+def call_abstractly(function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:
+    """Call ``function`` on the abstract tensors that Keras infers shapes with. It may be called
+    twice: the second time for real, on ones, what cannot be called abstractly."""
+    _Probe(function).compute_output_spec(*(keras.KerasTensor(*spec) for spec in specs))
 
 
 def load_engine() -> Engine:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from layertap.core.dtypes import Array
-from layertap.runtimes.keras.engine import Compiled, Target
+from layertap.runtimes.keras.engine import Compiled, Shape, Target, Traceable, call_abstractly
 
 
 class Jax:
@@ -22,6 +22,9 @@ class Jax:
         "XLA fuses operations differently when values inside a fusion become outputs, "
         "which can change the last bits"
     )
+
+    def call_abstractly(self, function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:
+        call_abstractly(function, specs)
 
     def reach(self) -> Callable[[Any], str]:
         outermost = _trace(jax.numpy.zeros(()))

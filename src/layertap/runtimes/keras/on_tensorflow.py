@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from layertap.core.dtypes import Array
 from layertap.errors import LayertapError
-from layertap.runtimes.keras.engine import Compiled, Target
+from layertap.runtimes.keras.engine import Compiled, Shape, Target, Traceable, call_abstractly
 from layertap.runtimes.keras.tf_buffers import arrays as owned
 from layertap.runtimes.keras.tf_buffers import given_away, without_shared
 
@@ -24,6 +24,9 @@ class TensorFlow:
     loops = False
     bit_exact = True
     reason = ""
+
+    def call_abstractly(self, function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:
+        call_abstractly(function, specs)
 
     def reach(self) -> Callable[[Any], str]:
         outermost = tf.compat.v1.get_default_graph()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,10 +10,20 @@ import keras
 import ml_dtypes
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from layertap.core.dtypes import Array
-from layertap.runtimes.keras.engine import Compiled, Target, in_order
+from layertap.runtimes.keras.engine import (
+    Compiled,
+    Shape,
+    Target,
+    Traceable,
+    call_abstractly,
+    in_order,
+)
 from layertap.runtimes.keras.record import Value
+
+_log = logging.getLogger(__name__)
 
 
 class _AllRead(BaseException):
@@ -25,6 +36,15 @@ class Torch:
     loops = True
     bit_exact = True
     reason = ""
+
+    def call_abstractly(self, function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:
+        try:
+            _call_on_fakes(function, specs)
+        except Exception as error:
+            # Some operations look at values. Keras's way knows those, not each dtype (a layer
+            # whose weights are cast).
+            _log.debug("no fake tensors: %s", error)
+            call_abstractly(function, specs)
 
     def reach(self) -> Callable[[Any], str]:
         def reason(tensor: Any) -> str:
@@ -57,6 +77,16 @@ class Torch:
             return in_order(found, wanted)
 
         return run
+
+
+def _call_on_fakes(function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        tensors = [
+            torch.empty([size or 1 for size in shape], dtype=getattr(torch, dtype))
+            for shape, dtype in specs
+        ]
+        with keras.StatelessScope(), keras.SymbolicScope():
+            function(tensors)
 
 
 def to_numpy(tensor: Any) -> Array:

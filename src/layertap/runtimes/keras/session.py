@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
@@ -15,8 +14,8 @@ from layertap.core.graph import Graph, TapPoint
 from layertap.core.protocols import Capabilities, Emit, Json, Pass
 from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure, Untappable
 from layertap.runtimes.keras import describe
-from layertap.runtimes.keras.describe import BATCHES, FREE, Shape
-from layertap.runtimes.keras.engine import Compiled, Target, load_engine
+from layertap.runtimes.keras.describe import BATCHES, FREE
+from layertap.runtimes.keras.engine import Compiled, Shape, Target, load_engine
 from layertap.runtimes.keras.inputs import inputs_of
 from layertap.runtimes.keras.naming import Ownership, Weight
 from layertap.runtimes.keras.sources import Source, load
@@ -111,8 +110,10 @@ class KerasSession:
         self._check_open()
         if tap.kind != "weight":
             raise RunError(f"{tap.name!r} is no weight", hint="capture it instead")
-        value = self._weights[tap.name].variable.value
-        return np.array(keras.ops.convert_to_numpy(value))
+        value = self._engine.copy(self._weights[tap.name].variable.value)
+        if value is None:
+            raise RunError(f"{tap.name!r} has no value inside a trace", hint="read it outside")
+        return value
 
     def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
         self._check_open()
@@ -179,25 +180,21 @@ class KerasSession:
             return None
         first, second = (_filled(specs, BATCHES[i], FREE[i]) for i in (0, 1))
         try:
-            return self._describe(first, second, BATCHES)
+            return self._describe(first, second)
         except LayertapError:
             return None
 
     def _trace(self, arrays: Mapping[str, Array]) -> Graph:
-        batch = next((a.shape[0] for a in arrays.values() if a.ndim), 1)
         exact = {name: (tuple(a.shape), str(a.dtype)) for name, a in arrays.items()}
         if not describe.is_built(self._model):
             self._build(exact)
         small, larger = (self._resized(exact, size, 0) for size in BATCHES)
-        for first, second, sizes in (
-            (small, self._resized(exact, BATCHES[1], 1), BATCHES),
-            (small, larger, BATCHES),
-        ):
+        for second in (self._resized(exact, BATCHES[1], 1), larger):
             try:
-                return self._describe(first, second, sizes)
+                return self._describe(small, second)
             except FeedError:
                 continue  # some models take their exact sizes only
-        return self._describe(exact, exact, (batch, batch))
+        return self._describe(exact, exact)
 
     def _resized(self, exact: Specs, batch: int, more: int) -> Specs:
         """``exact`` with another batch size, and sizes that the model leaves open plus ``more``."""
@@ -214,13 +211,13 @@ class KerasSession:
         return resized
 
     def _build(self, specs: Specs) -> None:
-        tensors = [keras.KerasTensor(shape, dtype) for shape, dtype in specs.values()]
         try:
-            describe.build(self._model, self._inputs, list(specs), tensors)
+            describe.build(self._model, self._inputs, specs)
         except Exception as error:
             raise self._refused(specs, error) from error
 
-    def _describe(self, first: Specs, second: Specs, batches: tuple[int, int]) -> Graph:
+    def _describe(self, first: Specs, second: Specs) -> Graph:
+        """The graph from two calls on abstract tensors of different sizes."""
         try:
             found = [
                 describe.probe(self._model, self._inputs, self._engine, specs)
@@ -234,7 +231,8 @@ class KerasSession:
                 first.items(), second.values(), strict=True
             )
         }
-        return self._assemble(inputs, describe.merge(found[0], found[1], batches), complete=True)
+        values = describe.merge(found[0], found[1], (_batch(first), _batch(second)))
+        return self._assemble(inputs, values, complete=True)
 
     def _refused(self, specs: Specs, error: Exception) -> FeedError:
         given = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in specs.items())
@@ -266,6 +264,10 @@ def _filled(specs: Sequence[InputSpec], batch: int, free: int) -> Specs:
         first = (batch if shape[0] is None else shape[0],) if shape else ()
         filled[spec.name] = ((*first, *sizes), str(spec.dtype))
     return filled
+
+
+def _batch(specs: Specs) -> int | None:
+    return next((shape[0] for shape, _ in specs.values() if shape), None)
 
 
 def _signature(arrays: Mapping[str, Array]) -> Any:

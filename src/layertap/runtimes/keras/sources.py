@@ -97,7 +97,7 @@ def _refusal(path: Path, error: Exception) -> SourceError:
     if "could not be deserialized" in text or "deserializing class" in text:
         return SourceError(
             f"{str(path)!r} describes a layer that cannot be made: {_last(text)}",
-            hint="another version of Keras wrote it, or a custom class does not take its own config",
+            hint="another version of Keras wrote it, or a custom class refuses its own config",
         )
     return CorruptModel(
         f"Keras cannot load {str(path)!r}: {type(error).__name__}: {_brief(text)}",

@@ -1,0 +1,143 @@
+"""Keras passes the conformance suite, on the backend that KERAS_BACKEND names."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+keras = pytest.importorskip("keras")
+
+from layertap.testing.runtime import Case, RuntimeSuite  # noqa: E402
+
+L = keras.layers
+BACKEND = keras.backend.backend()
+
+
+def numpy(tensor: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        return np.array(keras.ops.convert_to_numpy(tensor))
+
+
+def compiled(net: Any) -> Callable[[list[Any]], list[Any]]:
+    """``net`` in inference mode, compiled as the backend's users do it; list in, list out."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        signature = [tf.TensorSpec(t.shape, t.dtype) for t in net.inputs]
+        function = tf.function(lambda *x: net(list(x), training=False), input_signature=signature)
+        return lambda x: [value.numpy() for value in keras.tree.flatten(function(*x))]
+    if BACKEND == "jax":
+        import jax
+
+        function = jax.jit(lambda t, n, x: net.stateless_call(t, n, x, training=False)[0])
+
+        def run(x: list[Any]) -> list[Any]:
+            variables = net.trainable_variables, net.non_trainable_variables
+            values = function(*([v.value for v in vs] for vs in variables), x)
+            return [np.array(value) for value in keras.tree.flatten(values)]
+
+        return run
+    import torch
+
+    def eager(x: list[Any]) -> list[Any]:
+        with torch.no_grad():
+            return [v.numpy().copy() for v in keras.tree.flatten(net(x, training=False))]
+
+    return eager
+
+
+def make(net: Any, feed: Mapping[str, Any], outputs: list[str]) -> Case:
+    """A case whose oracle is a second model, with each layer's output as an output."""
+    taps: dict[str, Any] = {}
+    calls: dict[str, int] = {}
+    for _, nodes in sorted(net._nodes_by_depth.items(), reverse=True):
+        for node in nodes:
+            name = node.operation.name
+            number = calls[name] = calls.get(name, -1) + 1
+            if not node.is_input:
+                taps[f"{name}@{number}" if number else name] = node.outputs[0]
+    values = keras.Model(net.inputs, list(taps.values()))([*feed.values()], training=False)
+    run = compiled(net)
+    return Case(
+        source=net,
+        feed=feed,
+        oracle={name: numpy(value) for name, value in zip(taps, values, strict=True)},
+        outputs=lambda: dict(zip(outputs, run([*feed.values()]), strict=True)),
+        fingerprint=lambda: [numpy(v).tobytes() for v in net.variables],
+    )
+
+
+def normal(rng: Any, *shape: int) -> Any:
+    return rng.normal(size=shape).astype(np.float32)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Case:
+    """Branching networks over vectors: dense layers, shared layers, sums, normalization."""
+    keras.utils.clear_session()
+    start = keras.initializers.GlorotUniform(seed=draw(st.integers(0, 99)))
+    width = draw(st.integers(1, 5))
+    tensors = [keras.Input((width,), name="x"), keras.Input((width,), name="y")]
+    inputs, shared = list(tensors), L.Dense(width, kernel_initializer=start, name="shared")
+    for i in range(draw(st.integers(1, 6))):
+        kind = draw(st.sampled_from(["dense", "shared", "add", "norm", "relu", "drop", "multiply"]))
+        chosen = draw(st.lists(st.sampled_from(tensors), min_size=2, max_size=2))
+        layer = {
+            "dense": lambda i=i: L.Dense(
+                width, activation="tanh", kernel_initializer=start, name=f"dense{i}"
+            ),
+            "shared": lambda: shared,
+            "add": lambda i=i: L.Add(name=f"add{i}"),
+            "norm": lambda i=i: L.BatchNormalization(name=f"norm{i}"),
+            "relu": lambda i=i: L.ReLU(name=f"relu{i}"),
+            "drop": lambda i=i: L.Dropout(0.5, seed=1, name=f"drop{i}"),
+            "multiply": lambda i=i: L.Multiply(name=f"multiply{i}"),
+        }[kind]()
+        tensors.append(layer(chosen if kind in ("add", "multiply") else chosen[0]))
+    last = L.Dense(2, kernel_initializer=start, name="last")(
+        L.Concatenate(name="both")([*tensors[-2:], *inputs])
+    )
+    net = keras.Model(inputs, [last])
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    batch = draw(st.integers(1, 4))
+    return make(net, {"x": normal(rng, batch, width), "y": normal(rng, batch, width)}, ["last"])
+
+
+class TestKeras(RuntimeSuite):
+    runtime = "keras"
+    frameworks = ("keras", "tensorflow", "jax", BACKEND)  # Keras imports JAX where it finds it
+    isolation = (
+        "import layertap, keras, numpy\n"
+        "net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])\n"
+        "with layertap.open(net) as model:\n"
+        "    assert len(model.capture(numpy.ones((2, 3), 'float32'))) == 1\n"
+    )
+    rtol, atol = 2e-5, 2e-6  # the oracle runs op by op
+    examples = 8
+
+    def make_case(self) -> Case:
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(1)
+        image = keras.Input((8, 8, 2), name="image")
+        x = L.Conv2D(4, 3, padding="same", name="conv")(image)
+        x = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(x))
+        x = L.Add(name="sum")([x, L.DepthwiseConv2D(3, padding="same", name="depthwise")(x)])
+        x = L.Dropout(0.3, name="drop")(L.MaxPooling2D(name="pool")(x))
+        x = L.Flatten(name="flat")(x)
+        dense = L.Dense(64, name="dense")
+        x = L.Dense(3, activation="softmax", name="probabilities")(dense(dense(x)))
+        net = keras.Model([image], [x])
+        for variable in net.non_trainable_variables:
+            variable.assign(variable + 0.25)
+        return make(net, {"image": normal(np.random.default_rng(0), 3, 8, 8, 2)}, ["probabilities"])
+
+    def random_cases(self) -> st.SearchStrategy[Case]:
+        return networks()
