@@ -40,7 +40,9 @@ def unwrap(module: nn.Module) -> nn.Module:
 def is_compiled(root: nn.Module) -> bool:
     """Whether ``root`` or a module inside runs through ``torch.compile``."""
     return any(
-        is_compiled_wrapper(module) or getattr(module, "_compiled_call_impl", None) is not None
+        is_compiled_wrapper(module)
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(module.forward, "_torchdynamo_orig_callable")
         for module in root.modules()
     )
 
@@ -72,13 +74,13 @@ class Catalog:
                 self.aliases[name] = known
             elif _has_forward(module):
                 self.slots.append(Slot(len(self.slots), name, module))
-        self._flags = [slot.module.__dict__ for slot in self.slots]
+        self._flags = [slot.module.__dict__ for slot in self.slots if slot.module._buffers]
         for slot in self.slots:
             if isinstance(slot.module, nn.TransformerEncoderLayer):
                 self.fused.update(slot.module.modules())
 
     def modes(self) -> list[bool]:
-        """Which modules are in training mode."""
+        """Which of the modules with buffers are in training mode, in which these may change."""
         return list(map(_training, self._flags))
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:

@@ -16,6 +16,8 @@ from layertap.core.feeds import Feed, InputSpec
 from layertap.errors import FeedError
 from layertap.runtimes.torch.arrays import to_tensor
 
+_FLOAT32 = np.dtype(np.float32)
+
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -39,8 +41,7 @@ class Arguments:
 
     def bind(self, feed: Feed) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments that ``feed`` stands for. Raises FeedError."""
-        device, floating = self._home()
-        left = {name: _own(value, floating, device) for name, value in feed.items()}
+        left = {name: self._own(value) for name, value in feed.items()}
         args: list[Any] = []
         for name in self.positional:
             if name not in left:
@@ -56,12 +57,13 @@ class Arguments:
             )
         return (*args, *further), left
 
-    def _home(self) -> tuple[torch.device | None, torch.dtype | None]:
-        """Where the module computes, and its floating type."""
+    def _own(self, value: Any) -> Any:
         if self.landmark is None:
-            return None, None
+            return _own(value, None, None)
+        if type(value) is np.ndarray and value.dtype is _FLOAT32 and self.landmark.is_cpu:
+            return torch.from_numpy(value.copy())  # what the rest does, for the usual case
         floating = self.landmark.dtype if self.landmark.is_floating_point() else None
-        return self.landmark.device, floating
+        return _own(value, floating, self.landmark.device)
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call under the names of ``inputs``, as feeds name them."""

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.compiler import is_compiling
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.hooks import RemovableHandle
 
@@ -35,19 +36,22 @@ class Forward:
 
     def __init__(self, module: nn.Module, enter: Enter, leave: Leave, failures: bool) -> None:
         self.module, self.enter, self.leave, self.failures = module, enter, leave, failures
-        self.before: Any = module.__dict__.get("forward", _ABSENT)
+        self.before: Any = _ABSENT
         self.forward: Callable[..., Any] = module.forward
-        self.listening = True
+        self.listening = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.listening or torch.compiler.is_compiling():
+        if not self.listening or is_compiling():
             return self.forward(*args, **kwargs)
         call = self.enter(args, kwargs)
+        if not self.failures:
+            output = self.forward(*args, **kwargs)
+            self.leave(call, output)
+            return output
         try:
             output = self.forward(*args, **kwargs)
         except BaseException:
-            if self.failures:
-                self.leave(call, None)
+            self.leave(call, None)
             raise
         self.leave(call, output)
         return output
@@ -61,16 +65,21 @@ class Forward:
         return types.MethodType, (type(self.module).forward, self.module)
 
     def install(self) -> None:
-        self.module.__dict__["forward"] = self
+        own = self.module.__dict__
+        self.before = own.get("forward", _ABSENT)
+        self.forward = self.module.forward
+        self.listening = True
+        own["forward"] = self
 
     def remove(self) -> None:
         self.listening = False
-        if self.module.__dict__.get("forward") is not self:
+        own = self.module.__dict__
+        if own.get("forward") is not self:
             return  # someone wrapped it in turn; what they kept passes calls through
         if self.before is _ABSENT:
-            del self.module.__dict__["forward"]
+            del own["forward"]
         else:
-            self.module.__dict__["forward"] = self.before
+            own["forward"] = self.before
 
 
 class Hooks:
@@ -88,16 +97,17 @@ class Hooks:
         self.handles.append(after)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not torch.compiler.is_compiling():
+        if not is_compiling():
             self.calls.append(self.enter(args, kwargs))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not torch.compiler.is_compiling():
+        if not is_compiling():
             self.leave(self.calls.pop(), output)
 
     def remove(self) -> None:
-        for handle in self.handles:
-            handle.remove()
+        while self.handles:
+            self.handles.pop().remove()
+        self.calls.clear()
 
     def __reduce__(self) -> Any:
         return Deaf, ()
@@ -113,12 +123,14 @@ class Deaf:
         pass
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+def _must_hook(module: nn.Module) -> bool:
+    own = module.__dict__
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]
+    return bool(hooks) or isinstance(module, torch.jit.ScriptModule)
 
 
 class Interception:
-    """Listens to modules between ``__enter__`` and ``__exit__``.
+    """Listens to modules between ``__enter__`` and ``__exit__``, as often as it is entered.
 
     ``fused`` are modules that must not be hooked (see above) unless they have hooks already.
     With ``public`` hooks are used wherever possible: the user's own code runs meanwhile, and may
@@ -133,18 +145,19 @@ class Interception:
         *,
         public: bool = False,
     ) -> None:
-        self.listeners = tuple(listeners)
-        self.fused = fused
         self.public = public
+        self.wrappers = [
+            (Forward(*listener, public), Hooks(*listener, public), listener[0] in fused)
+            for listener in listeners
+        ]
         self.installed: list[Forward | Hooks] = []
 
     def __enter__(self) -> Self:
         everywhere: bool = self.public or _has_any_global_hook()  # type: ignore[no-untyped-call]
         try:
-            for module, enter, leave in self.listeners:
-                hooked = isinstance(module, torch.jit.ScriptModule) or _has_hooks(module)
-                hooked = hooked or (everywhere and module not in self.fused)
-                way = (Hooks if hooked else Forward)(module, enter, leave, self.public)
+            for forward, hooks, fused in self.wrappers:
+                hooked = (everywhere and not fused) or _must_hook(forward.module)
+                way: Forward | Hooks = hooks if hooked else forward
                 way.install()
                 self.installed.append(way)
         except BaseException:

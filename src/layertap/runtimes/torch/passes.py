@@ -52,6 +52,8 @@ class Network(Protocol):
 
     def mode(self) -> AbstractContextManager[object]: ...
 
+    def check_open(self) -> None: ...
+
 
 Record = tuple[int, torch.Tensor, int]
 """Number of the tap, its value, and the value's version or COPIED."""
@@ -84,7 +86,8 @@ class Recorder:
         inside = sum(key.slot >= 0 for key in keys)
         to_the_end = any(key.slot == OUTPUT for key in keys)
         self.last = -1 if to_the_end else inside
-        self.listeners = [self._listener(catalog, slot) for slot in self.wanted]
+        listeners = [self._listener(catalog, slot) for slot in self.wanted]
+        self.listening = Interception(listeners, catalog.fused)
 
     def reset(self) -> None:
         self.records = []
@@ -178,12 +181,13 @@ _OWN_STORAGE = 2
 
 def _owns_storage(tensor: torch.Tensor) -> bool:
     """Whether nothing but ``tensor`` holds its memory, all of which it spans."""
-    if tensor.layout is not torch.strided or tensor.is_nested:
+    try:
+        storage = tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):
         return False
-    storage = tensor.untyped_storage()
     return (
-        tensor._use_count() == 1  # type: ignore[attr-defined]
-        and torch._C._storage_Use_Count(storage._cdata) <= _OWN_STORAGE
+        torch._C._storage_Use_Count(storage._cdata) <= _OWN_STORAGE
+        and tensor._use_count() == 1  # type: ignore[attr-defined]
         and storage.nbytes() <= tensor.nbytes
     )
 
@@ -207,6 +211,7 @@ class TapPass:
         self.learned: list[bool] | None = None
 
     def __call__(self, feed: Feed, emit: Emit) -> None:
+        self.network.check_open()
         arrays = self._read(feed)
         for number, tap in enumerate(self.taps):
             if number in arrays:
@@ -233,9 +238,8 @@ class TapPass:
         network, recorder = self.network, self.recorder
         recorder.reset()
         args, kwargs = network.arguments.bind(feed)
-        listening = Interception(recorder.listeners, network.catalog.fused)
         try:
-            with network.mode(), listening:
+            with network.mode(), recorder.listening:
                 output = network.catalog.root(*args, **kwargs)
                 recorder.outputs(output, self.output_taps)
         except Stop:

@@ -62,6 +62,7 @@ class TorchSession:
         self.traced = promised(self.catalog, self.inputs, self.names)
         self._traced_for: object = None
         self._facts = source.facts
+        self.closed = False
 
     @property
     def graph(self) -> TorchGraph:
@@ -112,6 +113,7 @@ class TorchSession:
     def trace(self, feed: Feed, /) -> TorchGraph:
         """The graph for feeds like this one, from one call with fake tensors, which computes
         nothing; from a real one where the module's control flow depends on values."""
+        self.check_open()
         like = (tuple((name, _look(value)) for name, value in feed.items()), self.catalog.modes())
         if like != self._traced_for:
             self.traced = self._trace_fake(feed) or self._trace_real(feed)
@@ -173,6 +175,7 @@ class TorchSession:
 
     def read(self, tap: TapPoint, /) -> Array:
         """A copy of the present value of a parameter or buffer."""
+        self.check_open()
         tensors = dict(self.catalog.tensors())
         if tap.kind != "weight" or tap.name not in self.traced.keys:
             raise RunError(f"{tap.name!r} is not a weight", hint="capture it instead")
@@ -180,6 +183,7 @@ class TorchSession:
         return to_array(tensors[name].detach().clone())
 
     def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
+        self.check_open()
         keys = [self._key(tap) for tap in taps]
         for tap in taps:
             if tap.untappable:
@@ -204,8 +208,14 @@ class TorchSession:
         fused = key.slot >= 0 and self.catalog.slots[key.slot].module in self.catalog.fused
         return fused and tap.shape is None
 
+    def check_open(self) -> None:
+        """Raise RunError after :meth:`close`."""
+        if self.closed:
+            raise RunError("the model is closed", hint="open it again")
+
     def close(self) -> None:
-        """Nothing is held open; the module is the caller's. Idempotent."""
+        """Let go of what was learned. The module is the caller's. Idempotent."""
+        self.closed = True
 
 
 def _look(value: Any) -> object:

@@ -10,9 +10,8 @@ import random
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from operator import attrgetter, is_
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -141,9 +140,9 @@ class Generators:
     """
 
     def __init__(self, device: torch.device | None, *, python: bool) -> None:
-        self.device = device if device is not None and device.type == "cuda" else None
+        self.device = device
         self.cpu = torch.get_rng_state()
-        self.cuda = None if self.device is None else torch.cuda.get_rng_state(self.device)
+        self.cuda = None if device is None else torch.cuda.get_rng_state(device)
         self.python = (random.getstate(), np.random.get_state(legacy=False)) if python else None
 
     def python_moved(self) -> bool:
@@ -163,13 +162,29 @@ class Generators:
 
 
 class Saved:
-    """The state at the beginning of a pass."""
+    """The state at the beginning of a pass, which leaving this context brings back."""
 
-    def __init__(self, state: State, holders: Iterable[Any], *, python: bool) -> None:
+    def __init__(self, state: State, holders: Iterable[Any], *, learn: bool) -> None:
         self.state = state
+        self.learn = learn
         self.contents = [Contents(holder) for holder in holders]
-        self.generators = Generators(state.device, python=python)
+        self.generators = Generators(state.device, python=learn or state.python)
+        self.versions = _versions(state.counted) if learn else 0
         state.renew()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        changed = self.learn and _versions(self.state.counted) != self.versions
+        if self.learn:
+            self.state.learn(self)
+        self.restore()
+        if changed and kind is None:
+            raise RuntimeFailure(
+                "the forward pass changes one of its parameters in place",
+                hint="watch such a model in a loop of your own, with layertap.attach",
+            )
 
     def restore(self) -> None:
         """Bring back everything that was saved; may be done more than once."""
@@ -206,7 +221,8 @@ class State:
     def _index(self) -> list[Any]:
         """Look at everything reachable; returns the mutable containers."""
         parameters = list(self.root.parameters())
-        self.device = parameters[0].device if parameters else None
+        cuda = (parameter.device for parameter in parameters if parameter.is_cuda)
+        self.device = next(cuda, None)
         self.counted = [p for p in parameters if not p.is_inference()]
         cells = [
             (module._buffers, key, tensor)
@@ -240,6 +256,8 @@ class State:
 
     def renew(self) -> None:
         """Bring the shadows up to date with what the user did since."""
+        if not self.shadows:
+            return
         for shadow in self.sly:
             shadow.renew()
         if _versions(self.tensors) != self.total:
@@ -252,6 +270,8 @@ class State:
         if not self._in_place():
             for owner, key, tensor in zip(self.owners, self.keys, self.buffers, strict=True):
                 owner[key] = tensor
+        if not self.shadows:
+            return
         for shadow in self.sly:
             shadow.restore()
         if _versions(self.tensors) != self.total:
@@ -259,30 +279,20 @@ class State:
                 shadow.restore()
             self.total = _versions(self.tensors)
 
-    @contextmanager
-    def kept(self, *, learn: bool = False) -> Iterator[Saved]:
-        """Undo on leaving what happened to the state inside.
+    def kept(self, *, learn: bool = False) -> Saved:
+        """A context on leaving which everything is undone that happened to the state inside.
 
         With ``learn`` everything reachable is looked at, and what changed is remembered; without,
         that and whatever has a version counter. Learning raises RuntimeFailure when a parameter
         changed.
         """
-        holders = self._index() if learn or not self._in_place() else ()
-        saved = Saved(self, holders if learn else self.holders, python=learn or self.python)
-        versions = _versions(self.counted) if learn else 0
-        try:
-            yield saved
-            if learn:
-                self._learn(saved, versions)
-        finally:
-            saved.restore()
+        if learn or not self._in_place():
+            holders = self._index()
+            return Saved(self, holders if learn else self.holders, learn=learn)
+        return Saved(self, self.holders, learn=False)
 
-    def _learn(self, saved: Saved, versions: int) -> None:
-        if _versions(self.counted) != versions:
-            raise RuntimeFailure(
-                "the forward pass changes one of its parameters in place",
-                hint="watch such a model in a loop of your own, with layertap.attach",
-            )
+    def learn(self, saved: Saved) -> None:
+        """Remember what has changed since ``saved``."""
         self.python = self.python or saved.generators.python_moved()
         self.holders = [contents.holder for contents in saved.contents if contents.moved()]
         for shadow in self.shadows:

@@ -1,0 +1,283 @@
+"""What reading values costs in PyTorch: time of a forward pass with taps, as a ratio to without.
+
+``python -m benchmarks.torch_overhead [WORK ...]`` prints a table. One thread (``torch`` would
+otherwise compete with whatever else the machine does), ``torch.no_grad``, medians of interleaved
+rounds. layertap's values are right under the in-place operations of the ResNets; so are those of
+hooks that clone, of captum and of torchlens, but nnsight's are not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import layertap
+from layertap.runtimes.torch import open as open_torch
+
+from benchmarks.timing import interleaved
+
+
+class Basic(nn.Module):
+    """The residual block of ResNet-18 (He et al. 2015), with in-place ReLU and addition."""
+
+    def __init__(self, wide_in: int, wide: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(wide_in, wide, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(wide)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(wide, wide, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(wide)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or wide_in != wide:
+            conv = nn.Conv2d(wide_in, wide, 1, stride, bias=False)
+            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(wide))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += x if self.downsample is None else self.downsample(x)
+        result: torch.Tensor = self.relu(out)
+        return result
+
+
+def resnet18() -> nn.Sequential:
+    """ResNet-18 for 1000 classes."""
+    stem = [
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2, 1),
+    ]
+    stages = [
+        nn.Sequential(Basic(wide_in, wide, stride), Basic(wide, wide, 1))
+        for wide_in, wide, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
+    ]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)]
+    return nn.Sequential(*stem, *stages, *head)
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(*(nn.Linear(256, 256) for _ in range(48)))
+
+
+def transformer() -> nn.TransformerEncoder:
+    """Twelve encoder layers whose modules are all called: sequence first, so that PyTorch's fused
+    kernel does not replace them."""
+    layer = nn.TransformerEncoderLayer(256, 8, 1024)
+    return nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
+
+
+@dataclass(frozen=True)
+class Work:
+    name: str
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    quarter: int
+    """How many of the network's parts are a quarter of its depth."""
+    bar: float
+    repeat: int
+    """Passes per measurement, so that one takes tens of milliseconds, as in a run over batches."""
+    rounds: int
+
+
+WORKS = (
+    Work("MLP 48x256, batch 32", mlp, (32, 256), 12, 1.20, 10, 40),
+    Work("transformer 12x256, sequence 128", transformer, (128, 1, 256), 3, 1.10, 1, 40),
+    Work("ResNet-18 64x64, batch 1", resnet18, (1, 3, 64, 64), 5, 1.06, 4, 40),
+    Work("ResNet-18 64x64, batch 32", resnet18, (32, 3, 64, 64), 5, 1.10, 1, 16),
+)
+
+PEER_ROUNDS = 5
+"""Some peers take seconds for one pass, and theirs are figures for orientation."""
+
+FOUR_BAR = 1.02
+PREFIX_BAR = 1.02
+
+
+def _names(net: nn.Module, x: torch.Tensor) -> list[str]:
+    """The modules that a forward pass calls, by their first call's tap name."""
+    session = open_torch(net)
+    feed = {session.inputs[0].name: x.numpy()}
+    return [tap.name for tap in session.trace(feed) if tap.kind == "activation" and tap.shape]
+
+
+def tapped(net: nn.Module, x: torch.Tensor, names: Sequence[str]) -> Callable[[], object]:
+    """A forward pass that reads ``names``, as a run in memory would."""
+    session = open_torch(net)
+    feed = {session.inputs[0].name: x.numpy()}
+    session.trace(feed)
+    run = session.prepare([tap for tap in session.graph if tap.name in set(names)])
+
+    def work() -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        run(feed, lambda tap, value: kept.__setitem__(tap.name, value))
+        return kept
+
+    return work
+
+
+def cloning_hooks(net: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    """What people write by hand: a forward hook per module that clones the output."""
+
+    def work() -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+
+        def hook(name: str) -> Callable[..., None]:
+            def keep(module: nn.Module, args: object, output: Any) -> None:
+                kept[name] = (output[0] if isinstance(output, tuple) else output).clone()
+
+            return keep
+
+        handles = [m.register_forward_hook(hook(n)) for n, m in net.named_modules() if n]
+        try:
+            with torch.no_grad():
+                net(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return kept
+
+    return work
+
+
+def captum(net: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    from captum.attr import LayerActivation
+
+    called = set(_names(net, x))
+    layers = [module for name, module in net.named_modules() if name in called]
+    reader = LayerActivation(net, layers)
+
+    def work() -> object:
+        with torch.no_grad():
+            return reader.attribute(x)
+
+    return work
+
+
+def nnsight(net: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    from nnsight import NNsight
+
+    wrapped = NNsight(net)
+    called = set(_names(net, x))
+    names = [name for name, _ in net.named_modules() if name in called]
+
+    def work() -> object:
+        kept = []
+        with torch.no_grad(), wrapped.trace(x):
+            for name in names:
+                kept.append(wrapped.get(name).output.save())  # noqa: PERF401
+        return kept
+
+    return work
+
+
+def torchlens(net: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    import torchlens as tl
+
+    def work() -> object:
+        with torch.no_grad():
+            return tl.trace(net, x)
+
+    return work
+
+
+PEERS = {"captum": captum, "nnsight": nnsight, "torchlens": torchlens}
+
+
+def _bare(net: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    def work() -> object:
+        with torch.no_grad():
+            return net(x)
+
+    return work
+
+
+def _own(net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
+    names = _names(net, x)
+    four = [names[len(names) * i // 4 - 1] for i in range(1, 5)]
+    return {
+        "bare": _bare(net, x),
+        "layertap, all modules": tapped(net, x, names),
+        "layertap, four taps": tapped(net, x, four),
+        "hooks with clone": cloning_hooks(net, x),
+    }
+
+
+def _peers(net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
+    found: dict[str, Callable[[], object]] = {"bare": _bare(net, x)}
+    for peer, make in PEERS.items():
+        if importlib.util.find_spec(peer) is None:
+            print(f"{peer} is not installed: left out", file=sys.stderr)
+        else:
+            found[peer] = make(net, x)
+    return found
+
+
+def _prefix(work: Work, net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """The first quarter run alone, and the whole network stopped after it."""
+    parts = list(net.layers if isinstance(net, nn.TransformerEncoder) else net.children())
+    head = parts[: work.quarter]
+
+    def alone() -> object:
+        with torch.no_grad():
+            y = x
+            for part in head:
+                y = part(y)
+            return y
+
+    name = next(n for n, module in net.named_modules() if module is head[-1])
+    return {"prefix": alone, "layertap, stopped at a quarter": tapped(net, x, [name])}
+
+
+def _rows(work: Work) -> Iterator[dict[str, Any]]:
+    torch.manual_seed(0)
+    net = work.make().eval()
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal(work.shape, np.float32))
+    bars = {"layertap, all modules": work.bar, "layertap, four taps": FOUR_BAR}
+    bars["layertap, stopped at a quarter"] = PREFIX_BAR
+    groups = (_own(net, x), _prefix(work, net, x), _peers(net, x))
+    for group, rounds in zip(groups, (work.rounds, work.rounds, PEER_ROUNDS), strict=True):
+        repeated = {name: _repeat(once, work.repeat) for name, once in group.items()}
+        for name, ratio in interleaved(repeated, rounds).items():
+            if name not in ("bare", "prefix"):
+                bar = bars.get(name)
+                yield {"work": work.name, "contender": name, "ratio": ratio, "bar": bar}
+
+
+def _repeat(once: Callable[[], object], times: int) -> Callable[[], None]:
+    def work() -> None:
+        for _ in range(times):
+            once()
+
+    return work
+
+
+def rows(works: Sequence[Work] = WORKS) -> list[dict[str, Any]]:
+    """One row per work and contender: ``work``, ``contender``, ``ratio`` to the bare forward pass
+    (or, for the stopped pass, to the prefix alone), and ``bar``, None for peers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [row for work in works for row in _rows(work)]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def main(arguments: Sequence[str]) -> None:
+    works = [w for w in WORKS if not arguments or any(a in w.name for a in arguments)]
+    print(f"torch {torch.__version__}, layertap {layertap.__version__}, 1 thread")
+    for row in rows(works):
+        bar = "" if row["bar"] is None else f"bar {row['bar']:.2f}"
+        over = " MISSED" if row["bar"] is not None and row["ratio"] > row["bar"] else ""
+        print(f"{row['work']:34} {row['contender']:32} {row['ratio']:7.3f}  {bar}{over}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
