@@ -155,3 +155,27 @@ def test_a_first_axis_that_does_not_count_samples_is_not_mistaken_for_one() -> N
         execute(
             session, make_plan([wrong]), make_feeds(X, session.inputs), MemoryStore([wrong], {})
         )
+
+
+class Sometimes(Doubler):
+    """Emits ``y`` only for pieces whose sum is even: a data-dependent branch."""
+
+    def prepare(self, taps: Sequence[TapPoint]) -> Pass:
+        def run(feed: Feed, emit: Emit) -> None:
+            for tap in taps:
+                if tap.name == "z" or feed["x"].sum() % 2 == 0:
+                    emit(tap, np.array(feed["x"]))
+
+        return run
+
+
+def test_rows_know_their_sample_when_a_tap_appears_in_some_pieces_only() -> None:
+    session = Sometimes(batch=1)
+    x = np.array([[1.0, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0], [6, 0, 0]])
+    plan = make_plan([TAPS[2], TAPS[4]])
+    sink = MemoryStore(plan.taps, {})
+    execute(session, plan, make_feeds(x, session.inputs, batch_size=3), sink)
+    run = sink.run()
+    np.testing.assert_array_equal(run["y"].samples, [1, 3, 4])
+    np.testing.assert_array_equal(run["y"].raw[:, 0], [2, 4, 6])
+    np.testing.assert_array_equal(run["z"].samples, np.arange(5))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layertap.cli.failure import Interrupted
+from layertap.cli.invocation import program
 from layertap.cli.options import (
     given_inputs,
     input_options,
@@ -131,7 +132,7 @@ def _interrupted(output: str | None, args: Sequence[str]) -> Interrupted:
     again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
     return Interrupted(
         f"{samples} samples are in {output}, which is valid",
-        hint=f"go on with: layertap {shlex.join([*again, '--resume'])}",
+        hint=f"go on with: {program()} {shlex.join([*again, '--resume'])}",
     )
 
 
@@ -179,7 +180,7 @@ def _print_run(run: Run, seconds: float, options: dict[str, Any]) -> None:
     print(f"{_count(run.samples, 'sample')} of {_count(len(run), 'tap')} in {options['output']}")
     size = sum(path.stat().st_size for path in Path(run.path).rglob("*") if path.is_file())
     print(f"{format_bytes(size)} on disk, {seconds:.2f} s")
-    print(f"look at it: layertap show {shlex.quote(options['output'])}")
+    print(f"look at it: {program()} show {shlex.quote(options['output'])}")
 
 
 def _count(number: int, noun: str) -> str:

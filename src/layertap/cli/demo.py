@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from layertap.cli.invocation import program
 from layertap.cli.options import json_option
 from layertap.errors import LayertapError, MissingRuntime
 
@@ -161,8 +162,8 @@ class _Teller:
         path = str(next(reversed(self.runs.values())).path)
         self.say()
         self.say("Look at a run:", bold=True)
-        self.say(f"  layertap show {shlex.quote(path)}")
-        self.say(f"  layertap show {shlex.quote(path)} -t logits --sample 0")
+        self.say(f"  {program()} show {shlex.quote(path)}")
+        self.say(f"  {program()} show {shlex.quote(path)} -t logits --sample 0")
         self.say("and in Python:", bold=True)
         self.say(f"  import layertap; run = layertap.load({path!r})")
         self.say('  run["logits"].values, run["logits"].raw  # real numbers, and the stored int8')
