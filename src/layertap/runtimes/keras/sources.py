@@ -86,7 +86,7 @@ def _refusal(path: Path, error: Exception) -> SourceError:
     unknown = ("Could not locate", "Unknown layer", "Unknown object", "Unknown activation")
     if any(phrase in text for phrase in unknown):
         return SourceError(
-            f"{str(path)!r} needs a class or function that Keras does not have: {_brief(text)}",
+            f"{str(path)!r} needs a class or function that Keras does not have: {_last(text)}",
             hint="pass custom_objects={'Name': Name}",
         )
     if "No model config" in text:

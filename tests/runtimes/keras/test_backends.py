@@ -1,0 +1,30 @@
+"""The same tests on Keras's other backends, each in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["jax", "torch"])
+def test_on_another_backend(name: str) -> None:
+    if importlib.util.find_spec(name) is None or importlib.util.find_spec("keras") is None:
+        pytest.skip(f"{name} is not installed")
+    modules = [str(HERE / module) for module in ("test_forms.py", "test_conformance.py")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *modules],
+        env={**os.environ, "KERAS_BACKEND": name},
+        cwd=HERE.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
