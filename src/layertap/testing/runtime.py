@@ -197,7 +197,7 @@ class RuntimeSuite:
             run_pass = model.session.prepare(taps)
             middle = taps[len(taps) // 2]
 
-            def emit(tap: TapPoint, value: Array) -> None:
+            def emit(tap: TapPoint, _: Array) -> None:
                 if tap.name == middle.name:
                     raise SinkRaisedError
 
