@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.timing import interleaved
 from torch import nn
 
 import layertap
 from layertap.runtimes.torch import open as open_torch
-
-from benchmarks.timing import interleaved
 
 
 class Basic(nn.Module):
@@ -172,7 +171,7 @@ def nnsight(net: nn.Module, x: torch.Tensor) -> Callable[[], object]:
         kept = []
         with torch.no_grad(), wrapped.trace(x):
             for name in names:
-                kept.append(wrapped.get(name).output.save())  # noqa: PERF401
+                kept.append(wrapped.get(name).output.save())
         return kept
 
     return work

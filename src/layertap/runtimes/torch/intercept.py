@@ -110,17 +110,12 @@ class Hooks:
         self.calls.clear()
 
     def __reduce__(self) -> Any:
-        return Deaf, ()
+        return _deaf, ()
 
 
-class Deaf:
-    """What copies and pickles of a module that is listened to get in place of :class:`Hooks`."""
-
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        pass
-
-    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        pass
+def _deaf() -> Hooks:
+    """What copies and pickles of a module that is listened to get: hooks that do nothing."""
+    return Hooks(nn.Identity(), lambda args, kwargs: 0, lambda call, output: None, False)
 
 
 def _must_hook(module: nn.Module) -> bool:

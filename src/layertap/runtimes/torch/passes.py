@@ -3,9 +3,10 @@
 A value is right if nothing wrote into its memory after the moment of its production. Copying
 every value would ensure that, at the price of the copies. So the first batch is read with copies,
 which are compared with what the tensors hold at the end: that tells which taps are overwritten
-later (by ``ReLU(inplace=True)``, by ``x += y``), and these are copied from then on. The others are
-handed over as they are, after a look at their version counters; if one moved after all, because
-this batch took another branch, the batch is run again with that tap copied too.
+later (by ``ReLU(inplace=True)``, by ``x += y``), and these are copied from then on, as are those
+that were seen to be written to when the graph was traced. The others are handed over as they are,
+after a look at their version counters; if one moved after all, because this batch took another
+branch, the batch is run again with that tap copied too.
 
 A tensor that is handed over must belong to nobody else: references to the tensor and its storage
 are counted, and what is shared (with a buffer, a cache, a view, another tap) is copied then.
@@ -14,7 +15,7 @@ are counted, and what is shared (with a buffer, a cache, a view, another tap) is
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed
 from layertap.core.graph import TapPoint
 from layertap.core.protocols import Emit
-from layertap.errors import RuntimeFailure
+from layertap.errors import RuntimeFailure, Untappable
 from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog
 from layertap.runtimes.torch.feeding import Arguments
@@ -72,8 +73,16 @@ class Wanted:
 class Recorder:
     """Listens to the modules of one pass and keeps the values that are wanted."""
 
-    def __init__(self, catalog: Catalog, keys: Sequence[Key]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        taps: Sequence[TapPoint],
+        keys: Sequence[Key],
+        overwritten: Container[Key],
+    ) -> None:
+        self.taps = taps
         self.wanted: dict[int, Wanted] = {}
+        self.overwritten = [key in overwritten for key in keys]
         self.copy = [True] * len(keys)
         self.records: list[Record] = []
         self.calls: dict[int, int] = {}
@@ -144,7 +153,8 @@ class Recorder:
         for number, copy, _ in self.records:
             if number in self.learning:
                 tensor, version = self.learning[number]
-                self.copy[number] = not _unmoved(tensor, version) or not same_bits(tensor, copy)
+                moved = not _unmoved(tensor, version) or not same_bits(tensor, copy)
+                self.copy[number] = moved or self.overwritten[number]
         self.learning = None
 
     def moved(self) -> bool:
@@ -168,7 +178,11 @@ class Recorder:
             number, tensor, _ = records.pop()
             # Of several taps that hold one tensor, the last to be taken is its only owner.
             shared = sys.getrefcount(tensor) > _OWN_REFERENCES or not _owns_storage(tensor)
-            arrays[number] = to_array(tensor.detach().clone() if shared else tensor)
+            try:
+                arrays[number] = to_array(tensor.detach().clone() if shared else tensor)
+            except Untappable as error:
+                name = self.taps[number].name
+                raise Untappable(f"{name!r}: {error.message}", hint=error.hint) from error
         return arrays
 
 
@@ -202,10 +216,16 @@ class TapPass:
     Raises FeedError for a feed that does not fit ``forward``, RuntimeFailure when it fails.
     """
 
-    def __init__(self, network: Network, taps: Sequence[TapPoint], keys: Sequence[Key]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        taps: Sequence[TapPoint],
+        keys: Sequence[Key],
+        overwritten: Container[Key],
+    ) -> None:
         self.network = network
         self.taps = taps
-        self.recorder = Recorder(network.catalog, keys)
+        self.recorder = Recorder(network.catalog, taps, keys, overwritten)
         self.input_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == INPUT}
         self.output_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == OUTPUT}
         self.learned: list[bool] | None = None

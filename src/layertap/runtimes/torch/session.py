@@ -166,7 +166,7 @@ class TorchSession:
             if fake is not None:
                 stack.enter_context(fake)
             tracer.inputs(self.arguments.named(args, kwargs))
-            with Interception(tracer.listeners(), self.catalog.fused):
+            with tracer.writes, Interception(tracer.listeners(), self.catalog.fused):
                 if tensors is None:
                     output = root(*args, **kwargs)
                 else:
@@ -193,7 +193,7 @@ class TorchSession:
                 f"{taps[0].name!r} is not called: PyTorch's fused transformer kernel runs instead",
                 hint="open the model with fast_path=False",
             )
-        return TapPass(self, tuple(taps), keys)
+        return TapPass(self, tuple(taps), keys, self.traced.overwritten)
 
     def _key(self, tap: TapPoint) -> Key:
         key = self.traced.keys.get(tap.name)

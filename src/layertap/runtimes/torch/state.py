@@ -284,11 +284,10 @@ class State:
 
         With ``learn`` everything reachable is looked at, and what changed is remembered; without,
         that and whatever has a version counter. Learning raises RuntimeFailure when a parameter
-        changed.
+        changed. It is also done where the user put other buffers in place of those known.
         """
         if learn or not self._in_place():
-            holders = self._index()
-            return Saved(self, holders if learn else self.holders, learn=learn)
+            return Saved(self, self._index(), learn=True)
         return Saved(self, self.holders, learn=False)
 
     def learn(self, saved: Saved) -> None:

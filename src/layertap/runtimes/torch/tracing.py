@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from layertap.runtimes.torch.arrays import dtype_name, why_untappable
 from layertap.runtimes.torch.catalog import Catalog, Slot
 from layertap.runtimes.torch.intercept import Listener
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves, unique
+from layertap.runtimes.torch.writes import Writes
 
 UNKNOWN = "unknown"
 """The dtype of a tap point before an example was seen."""
@@ -62,10 +63,12 @@ class TorchGraph(Graph):
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A graph and where the value of each of its taps appears."""
+    """A graph, where the value of each of its taps appears, and which of these values something
+    was seen to write over later."""
 
     graph: TorchGraph
     keys: Mapping[str, Key]
+    overwritten: frozenset[Key] = frozenset()
 
 
 class Names:
@@ -185,6 +188,8 @@ class Tracer:
         self.samples = samples
         self.builder = Builder(catalog, names)
         self.calls = [0] * len(catalog.slots)
+        self.writes = Writes()
+        self.moments: dict[Key, tuple[torch.Tensor, int]] = {}
         self.operands: dict[tuple[int, int], tuple[str, ...]] = {}
         self.producers: dict[int, tuple[str, torch.Tensor]] = {}
 
@@ -211,6 +216,7 @@ class Tracer:
             name = self.builder.add_tensor(
                 key, wanted, "argument", slot.op, leaf, self.samples, producer
             )
+            self.moments[key] = leaf, self.writes.clock
             operands.extend(producer or (name,))
             if not producer:
                 self.producers[id(leaf)] = name, leaf
@@ -232,7 +238,9 @@ class Tracer:
             self._produce(key, "output" + suffix, "output", op, leaf, self._producer(leaf))
         self._place_uncalled()
         self.builder.add_weights()
-        return self.builder.build(complete=True)
+        since = self.writes.since
+        late = (key for key, (tensor, moment) in self.moments.items() if since(tensor, moment))
+        return replace(self.builder.build(complete=True), overwritten=frozenset(late))
 
     def _place_uncalled(self) -> None:
         """Uncalled modules go before the outputs, which come last in every batch."""
@@ -252,6 +260,7 @@ class Tracer:
     ) -> None:  # fmt: skip
         name = self.builder.add_tensor(key, wanted, kind, op, tensor, self.samples, operands)
         self.producers[id(tensor)] = name, tensor
+        self.moments[key] = tensor, self.writes.clock
 
 
 def base_name(slot: Slot, call: int) -> str:

@@ -1,0 +1,453 @@
+"""Captured values are those of the moment, belong to the receiver, and cost the model nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layertap
+from layertap.core.dtypes import Array
+from layertap.errors import RuntimeFailure, Untappable
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+X = np.random.default_rng(1).standard_normal((4, 6)).astype(np.float32)
+
+
+def reader(
+    model: layertap.Model, names: list[str], x: Any = X
+) -> Callable[[Any], dict[str, Array]]:
+    """A prepared pass as a function from an input to values by name."""
+    model.trace(x)
+    run_pass = model.session.prepare([tap for tap in model.graph if tap.name in names])
+    name = model.session.inputs[0].name
+
+    def read(x: Any) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        run_pass({name: x}, lambda tap, value: found.__setitem__(tap.name, value))
+        return found
+
+    return read
+
+
+class Writes(nn.Module):
+    """Writes over the output of ``first`` in a way that depends on the sign of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+        self.last = nn.Linear(6, 6)
+        self.register_buffer("steps", torch.zeros(()))
+        self.runs: list[int] = []
+
+    def forward(self, x: Any) -> Any:
+        self.steps += 1
+        self.runs.append(1)
+        y = self.first(x)
+        z = self.last(y)
+        if float(x.sum()) < 0:
+            y.relu_()
+        return z
+
+
+def test_a_value_that_only_a_later_batch_overwrites() -> None:
+    net = Writes()
+    x = np.abs(X)
+    with layertap.open(net) as model:
+        read = reader(model, ["first", "last"], x)
+        for batch in (x, x, -x, x, -x):
+            values = read(batch)
+            with torch.no_grad():
+                first = net.first(torch.from_numpy(batch))
+            np.testing.assert_array_equal(values["first"], first.numpy())
+            np.testing.assert_array_equal(values["last"], net.last(first).detach().numpy())
+    assert float(net.steps) == 0
+    assert net.runs == []
+
+
+def test_only_what_is_overwritten_or_shared_is_copied() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 6), nn.Identity())
+    addresses: dict[str, int] = {}
+
+    def spy(name: str) -> Callable[..., None]:
+        return lambda module, args, out: addresses.__setitem__(name, out.data_ptr())
+
+    with layertap.open(net) as model:
+        read = reader(model, ["0", "1", "2", "3"])
+        read(X)
+        for name in "0123":
+            net[int(name)].register_forward_hook(spy(name))
+        values = read(X)
+    own = {name for name, value in values.items() if value.ctypes.data == addresses[name]}
+    assert "0" not in own  # written over
+    assert "1" in own
+    assert len(own & {"2", "3"}) == 1  # one tensor under two names: one of them is a copy
+
+
+class Static(nn.Module):
+    """Returns the same memory every time: a buffer, or a tensor that is no buffer."""
+
+    def __init__(self, registered: bool) -> None:
+        super().__init__()
+        if registered:
+            self.register_buffer("out", torch.zeros(4, 6))
+        else:
+            self.__dict__["out"] = torch.zeros(4, 6)
+
+    def forward(self, x: Any) -> Any:
+        torch.mul(x, 2, out=self.out)
+        return self.out
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_memory_that_the_module_uses_again(registered: bool) -> None:
+    net = nn.Sequential(Static(registered), nn.Identity())
+    with layertap.open(net) as model:
+        read = reader(model, ["0", "1", "output"])
+        kept = [read(X * i) for i in range(4)]
+    for i, values in enumerate(kept):
+        for value in values.values():
+            np.testing.assert_array_equal(value, X * i * 2)
+    assert not net[0].out.any()
+
+
+class Hands(nn.Module):
+    """Returns what it was given, its weight, views, and what it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 6))
+        self.kept: Any = None
+
+    def forward(self, x: Any) -> Any:
+        y = x + self.weight
+        self.kept = y
+        return x, self.weight, y, y[:, :1], y.t(), y.expand(2, 4, 6)
+
+
+def test_values_share_memory_with_nothing() -> None:
+    net = nn.Sequential(Hands())
+    names = ["0", "0:1", "0:2", "0:3", "0:4", "0:5", "output", "input"]
+    with layertap.open(net) as model:
+        read = reader(model, names)
+        x = X.copy()
+        read(x)
+        values = read(x)
+        assert list(values) == ["input", *names[:-1]]
+        kept = [net[0].weight.detach().numpy(), x, *values.values()]
+        for i, a in enumerate(kept):
+            assert not any(np.shares_memory(a, b) for b in kept[i + 1 :])
+        for value in values.values():
+            value[...] = 9
+        np.testing.assert_array_equal(read(x)["0:2"], X + 1)
+    assert bool((net[0].weight == 1).all())
+
+
+def test_an_input_that_the_model_writes_to() -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x.add_(1)
+
+    for x in (X.copy(), torch.from_numpy(X.copy())):
+        with layertap.open(InPlace()) as model:
+            run = model.capture([x, x], taps="output | kind:input")
+        np.testing.assert_array_equal(np.asarray(x), X)
+        np.testing.assert_array_equal(run["x"].values[4:], X)
+        np.testing.assert_array_equal(run["output"].values[4:], X + 1)
+
+
+class Counts(nn.Module):
+    def __init__(self, log: list[str], name: str) -> None:
+        super().__init__()
+        self.log, self.name = log, name
+
+    def forward(self, x: Any) -> Any:
+        with contextlib.suppress(Exception):
+            self.log.append(self.name)
+        return x + 1
+
+
+class Defends(nn.Module):
+    """Takes every exception for a failure of its first choice."""
+
+    def __init__(self, catch: type[BaseException], log: list[str]) -> None:
+        super().__init__()
+        self.first, self.second = Counts(log, "first"), Counts(log, "second")
+        self.catch = catch
+
+    def forward(self, x: Any) -> Any:
+        try:
+            return self.first(x)
+        except self.catch:
+            return self.second(x)
+
+
+@pytest.mark.parametrize(("catch", "ran"), [(Exception, []), (BaseException, ["second"])])
+def test_the_pass_stops_after_the_last_tap(catch: type[BaseException], ran: list[str]) -> None:
+    log: list[str] = []
+    net = nn.Sequential(Defends(catch, log), Counts(log, "after"))
+    hits: list[str] = []
+    for module in net.modules():
+        if isinstance(module, Counts):
+            module.register_forward_pre_hook(lambda m, a: hits.append(m.name))
+    with layertap.open(net) as model:
+        read = reader(model, ["0.first"])
+        hits.clear()
+        for _ in range(3):
+            np.testing.assert_array_equal(read(X)["0.first"], X + 1)
+        swallowed = [name for name in ran for _ in range(3)]
+        assert [hit for hit in hits if hit == "second"] == swallowed
+        if not ran:
+            assert hits == ["first"] * 3
+
+
+def test_hooks_of_the_users_run_and_are_left_alone() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+    seen: list[str] = []
+    net[0].register_forward_hook(lambda m, a, out: seen.append("after") or out * 2)
+    net[0].register_forward_pre_hook(lambda m, a: seen.append("before") or (a[0] + 1,))
+    hooks = dict(net[0]._forward_hooks), dict(net[0]._forward_pre_hooks)
+    with layertap.open(net) as model:
+        read = reader(model, ["0", "0:args.0", "1"])
+        read(X)
+        values = read(X)
+    with torch.no_grad():
+        expected = nn.functional.linear(torch.from_numpy(X) + 1, net[0].weight, net[0].bias) * 2
+    np.testing.assert_array_equal(values["0"], expected.numpy())
+    np.testing.assert_array_equal(values["0:args.0"], X + 1)
+    assert (dict(net[0]._forward_hooks), dict(net[0]._forward_pre_hooks)) == hooks
+    assert not net[0]._forward_pre_hooks_with_kwargs
+    assert seen[:2] == ["before", "after"]
+
+
+def test_a_forward_of_the_users_own_on_the_instance_is_put_back() -> None:
+    net = nn.Sequential(nn.Linear(6, 6))
+    mine = lambda x: x * 3  # noqa: E731
+    net[0].forward = mine
+    with layertap.open(net) as model:
+        np.testing.assert_array_equal(model.capture(X)["0"].values, X * 3)
+    assert net[0].__dict__["forward"] is mine
+
+
+class Fails(nn.Module):
+    def forward(self, x: Any) -> Any:
+        if len(x) == 3:
+            raise ArithmeticError("three")
+        return x
+
+
+def test_everything_is_as_before_after_a_failure() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(), Fails()).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    generator = torch.get_rng_state()
+    with layertap.open(net) as model:
+        read = reader(model, ["0", "1", "2", "3"])
+        for first in (X[:3], X, X[:3]):
+            if len(first) == 3:
+                with pytest.raises(RuntimeFailure, match="ArithmeticError: three") as caught:
+                    read(first)
+                assert isinstance(caught.value.__cause__, ArithmeticError)
+            else:
+                read(first)
+            assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+            assert torch.equal(torch.get_rng_state(), generator)
+            assert all("forward" not in module.__dict__ for module in net.modules())
+            assert net.training
+
+
+def test_switching_to_training_between_batches() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(6)).eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with layertap.open(net) as model:
+        read = reader(model, ["0"])
+        read(X)
+        read(X)
+        net.train()
+        read(X)
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_what_the_user_does_to_the_model_between_batches_stays() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(6)).train()
+    with layertap.open(net) as model:
+        read = reader(model, ["0"])
+        read(X)
+        net[0].running_mean.fill_(5)
+        net[0].running_var = torch.full((6,), 7.0)
+        read(X)
+        read(X)
+    assert bool((net[0].running_mean == 5).all())
+    assert bool((net[0].running_var == 7).all())
+
+
+def test_random_generators_of_python_and_numpy() -> None:
+    class Draws(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x * random.random() * np.random.random() * torch.rand(())
+
+    random.seed(1)
+    np.random.seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    with layertap.open(nn.Sequential(Draws())) as model:
+        read = reader(model, ["0"])
+        first, second = read(X)["0"], read(X)["0"]
+    assert before[0] == random.getstate()
+    assert before[1] == np.random.get_state()[1].tolist()
+    assert before[2] == torch.get_rng_state().tolist()
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_model_that_changes_its_parameters_is_refused() -> None:
+    class Learns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(6))
+
+        def forward(self, x: Any) -> Any:
+            self.weight.add_(1)
+            return x * self.weight
+
+    with layertap.open(Learns()) as model, pytest.raises(RuntimeFailure, match="parameters"):
+        model.capture(X)
+
+
+def test_gradients_and_grad_mode() -> None:
+    net = nn.Sequential(nn.Linear(6, 6))
+    loss = net(torch.from_numpy(X)).sum()
+    with layertap.open(net) as model:
+        model.capture(X)
+        assert torch.is_grad_enabled()
+    loss.backward()
+    assert net[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("made_inside", [False, True])
+def test_inference_mode(made_inside: bool) -> None:
+    with torch.inference_mode(made_inside):
+        net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.BatchNorm1d(6)).train()
+    with torch.inference_mode(), layertap.open(net) as model:
+        read = reader(model, ["0", "1"])
+        read(X)
+        values = read(X)
+        first = nn.functional.linear(torch.from_numpy(X), net[0].weight, net[0].bias)
+        np.testing.assert_array_equal(values["0"], first.numpy())
+        np.testing.assert_array_equal(values["1"], first.relu().numpy())
+        assert not net[2].running_mean.any()
+
+
+def test_inference_mode_inside_the_model() -> None:
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(6, 6)
+
+        @torch.inference_mode()
+        def forward(self, x: Any) -> Any:
+            return self.first(x).zero_()
+
+    net = Inside()
+    with layertap.open(net) as model:
+        read = reader(model, ["first", "output"])
+        read(X)
+        values = read(X)
+    np.testing.assert_array_equal(values["first"], net.first(torch.from_numpy(X)).detach().numpy())
+    assert not values["output"].any()
+
+
+def test_an_encoder_keeps_its_fused_kernel() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    net = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    x = torch.randn(3, 5, 8)
+    with torch.no_grad():
+        bare = net(x).numpy()
+    with layertap.open(net) as model:
+        run = model.capture(x)
+        assert list(run["layers.1"].tap.operands) == ["layers.0"]
+        assert run["output"].raw.tobytes() == bare.tobytes()
+        with pytest.raises(Untappable, match="fused") as caught:
+            model.capture(x, taps="*linear1")
+        assert "fast_path=False" in caught.value.hint
+    with layertap.open(net, fast_path=False) as model:
+        assert not model.session.capabilities.bit_exact
+        run = model.capture(x)
+        assert run["layers.0.linear1"].values.shape == (3, 5, 16)
+        np.testing.assert_allclose(run["output"].values, bare, atol=1e-5)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("way", ["wrapper", "in place", "inside"])
+def test_compiled_modules_give_values(way: str) -> None:
+    net: Any = nn.Sequential(nn.Linear(6, 6), nn.Sequential(nn.ReLU(inplace=True)))
+    source = net
+    if way == "wrapper":
+        source = torch.compile(net, backend="eager")
+    elif way == "in place":
+        net.compile(backend="eager")
+    else:
+        net[1] = torch.compile(net[1], backend="eager")
+    with torch.no_grad():
+        expected = source(torch.from_numpy(X)).numpy()
+    with layertap.open(source) as model:
+        assert not model.session.capabilities.bit_exact
+        run = model.capture([X, X])
+        assert list(run) == ["0", "1.0", "1", "output"]
+        np.testing.assert_allclose(run["1.0"].values[4:], expected, rtol=1e-6)
+
+
+def test_low_precision_and_complex_values() -> None:
+    class Casts(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return (
+                x.bfloat16(), x.to(torch.float8_e4m3fn), x.half(), x > 0, x.long(),
+                torch.complex(x, x).conj(), x.to(torch.uint16),
+            )  # fmt: skip
+
+    with layertap.open(nn.Sequential(Casts())) as model:
+        run = model.capture([np.abs(X), np.abs(X)], taps="0*")
+    names = [capture.raw.dtype.name for capture in run.values()]
+    assert names == [
+        "bfloat16", "float8_e4m3fn", "float16", "bool", "int64", "complex64", "uint16",
+    ]  # fmt: skip
+    assert run["0:5"].raw[0, 0] == complex(abs(X[0, 0]), -abs(X[0, 0]))
+    np.testing.assert_allclose(run["0"].raw[:4].astype(np.float32), np.abs(X), rtol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_tensors_without_an_array_say_why() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x.to_sparse(), torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)
+
+    with layertap.open(nn.Sequential(Odd())) as model:
+        graph = model.trace(X)
+        assert "sparse" in graph["0"].untappable
+        with pytest.raises(Untappable, match="'0:1'.*quantized"):
+            model.capture(X, taps="0:1")
+        with pytest.raises(Untappable, match="sparse"):
+            model.capture(X, taps="0")
+
+
+def test_nothing_is_kept_between_batches() -> None:
+    net = nn.Sequential(nn.Linear(6, 1 << 14), nn.ReLU(inplace=True))
+    with layertap.open(net) as model:
+        read = reader(model, ["0", "1"])
+        for _ in range(3):
+            read(X)
+        gc.collect()
+        big = [o for o in gc.get_objects() if type(o) is torch.Tensor and o.dim() == 2]
+        assert not [tensor for tensor in big if tensor.shape == (4, 1 << 14)]
+
+
+def test_float64_arrays_take_the_modules_type() -> None:
+    with layertap.open(nn.Sequential(nn.Linear(6, 6).bfloat16())) as model:
+        run = model.capture(X.astype(np.float64), taps="0 | kind:input")
+        assert run["input"].raw.dtype.name == run["0"].raw.dtype.name == "bfloat16"
+    with layertap.open(nn.Sequential(nn.Linear(6, 6).double())) as model:
+        assert model.capture(X.astype(np.float64))["0"].raw.dtype == np.float64
