@@ -115,7 +115,7 @@ class Hooks:
 
 def _deaf() -> Hooks:
     """What copies and pickles of a module that is listened to get: hooks that do nothing."""
-    return Hooks(nn.Identity(), lambda args, kwargs: 0, lambda call, output: None, False)
+    return Hooks(nn.Identity(), lambda *_: 0, lambda *_: None, False)
 
 
 def _must_hook(module: nn.Module) -> bool:
