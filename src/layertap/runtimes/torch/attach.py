@@ -20,7 +20,7 @@ from layertap.errors import RunError, SourceError
 from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog, Slot, is_compiled
 from layertap.runtimes.torch.feeding import Arguments
-from layertap.runtimes.torch.intercept import Interception
+from layertap.runtimes.torch.intercept import Interception, Listener
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
 from layertap.runtimes.torch.tracing import (
     INPUT,
@@ -75,7 +75,7 @@ class Attached(Mapping[str, Array]):
     def __enter__(self) -> Self:
         _check(self._graph, _canonical(self._graph, self._selector))
         listeners = [
-            (slot.module, partial(self._entered, slot), partial(self._left, slot))
+            Listener(slot.module, partial(self._entered, slot), partial(self._left, slot))
             for slot in self._catalog.slots
         ]
         with ExitStack() as stack:

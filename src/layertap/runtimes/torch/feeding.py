@@ -118,3 +118,15 @@ def count_samples(feed: Feed) -> int:
     """Length of the batch axis: that of the first array in ``feed``; 1 without one."""
     shapes: Iterator[tuple[int, ...]] = (getattr(v, "shape", ()) for v in feed.values())
     return next((int(shape[0]) for shape in shapes if len(shape)), 1)
+
+
+def look(value: Any) -> object:
+    """What of a feed decides which way a network takes, where that is not up to values: shapes and
+    dtypes of arrays, and everything else."""
+    if isinstance(value, dict):
+        return tuple([(key, look(item)) for key, item in value.items()])
+    if isinstance(value, tuple | list):
+        return tuple(map(look, value))
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return tuple(value.shape), value.dtype
+    return repr(value)

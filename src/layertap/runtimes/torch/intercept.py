@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import types
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -26,32 +27,80 @@ Enter = Callable[[tuple[Any, ...], dict[str, Any]], int]
 Leave = Callable[[int, Any], None]
 """Gets the call's number and its output; None for a call that failed, if it is told of those."""
 
-Listener = tuple[nn.Module, Enter, Leave]
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Gets a module's ``forward`` and returns what to put in its place: a shorter way to the same."""
 
 _ABSENT = object()
 
 
-class Forward:
-    """Stands in for ``module.forward``. Deep copies and pickles of the module get its own."""
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What wants to hear of the calls of ``module``."""
 
-    def __init__(self, module: nn.Module, enter: Enter, leave: Leave, failures: bool) -> None:
-        self.module, self.enter, self.leave, self.failures = module, enter, leave, failures
+    module: nn.Module
+    enter: Enter
+    leave: Leave
+    wrap: Wrap | None = None
+
+
+class Replacement:
+    """Something in the place of ``module.forward``, on the instance."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
         self.before: Any = _ABSENT
         self.forward: Callable[..., Any] = module.forward
-        self.listening = False
+        self.now: Any = None
+
+    def make(self) -> Callable[..., Any]:
+        raise NotImplementedError
+
+    def install(self) -> None:
+        own = self.module.__dict__
+        self.before = own.get("forward", _ABSENT)
+        self.forward = self.module.forward
+        own["forward"] = self.now = self.make()
+
+    def remove(self) -> None:
+        own, now, self.now = self.module.__dict__, self.now, None
+        if own.get("forward") is not now:
+            return  # someone wrapped it in turn; what they kept passes calls through
+        if self.before is _ABSENT:
+            del own["forward"]
+        else:
+            own["forward"] = self.before
+
+
+class Shortcut(Replacement):
+    """What the listener itself makes of ``forward``; for passes, during which nobody copies."""
+
+    def __init__(self, module: nn.Module, wrap: Wrap) -> None:
+        super().__init__(module)
+        self.wrap = wrap
+
+    def make(self) -> Callable[..., Any]:
+        return self.wrap(self.forward)
+
+
+class Forward(Replacement):
+    """Stands in for ``module.forward``. Deep copies and pickles of the module get its own."""
+
+    def __init__(self, listener: Listener, failures: bool) -> None:
+        super().__init__(listener.module)
+        self.enter, self.leave, self.failures = listener.enter, listener.leave, failures
+
+    def make(self) -> Callable[..., Any]:
+        return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.listening or is_compiling():
+        if self.now is None or is_compiling():
             return self.forward(*args, **kwargs)
         call = self.enter(args, kwargs)
-        if not self.failures:
-            output = self.forward(*args, **kwargs)
-            self.leave(call, output)
-            return output
         try:
             output = self.forward(*args, **kwargs)
         except BaseException:
-            self.leave(call, None)
+            if self.failures:
+                self.leave(call, None)
             raise
         self.leave(call, output)
         return output
@@ -64,29 +113,13 @@ class Forward:
     def __reduce__(self) -> Any:
         return types.MethodType, (type(self.module).forward, self.module)
 
-    def install(self) -> None:
-        own = self.module.__dict__
-        self.before = own.get("forward", _ABSENT)
-        self.forward = self.module.forward
-        self.listening = True
-        own["forward"] = self
-
-    def remove(self) -> None:
-        self.listening = False
-        own = self.module.__dict__
-        if own.get("forward") is not self:
-            return  # someone wrapped it in turn; what they kept passes calls through
-        if self.before is _ABSENT:
-            del own["forward"]
-        else:
-            own["forward"] = self.before
-
 
 class Hooks:
     """A pair of hooks behind all others of a module."""
 
-    def __init__(self, module: nn.Module, enter: Enter, leave: Leave, failures: bool) -> None:
-        self.module, self.enter, self.leave, self.failures = module, enter, leave, failures
+    def __init__(self, listener: Listener, failures: bool) -> None:
+        self.module, self.failures = listener.module, failures
+        self.enter, self.leave = listener.enter, listener.leave
         self.calls: list[int] = []
         self.handles: list[RemovableHandle] = []
 
@@ -115,7 +148,13 @@ class Hooks:
 
 def _deaf() -> Hooks:
     """What copies and pickles of a module that is listened to get: hooks that do nothing."""
-    return Hooks(nn.Identity(), lambda *_: 0, lambda *_: None, False)
+    return Hooks(Listener(nn.Identity(), lambda *_: 0, lambda *_: None), False)
+
+
+def _replacement(listener: Listener, failures: bool) -> Replacement:
+    if listener.wrap is None:
+        return Forward(listener, failures)
+    return Shortcut(listener.module, listener.wrap)
 
 
 def _must_hook(module: nn.Module) -> bool:
@@ -142,17 +181,17 @@ class Interception:
     ) -> None:
         self.public = public
         self.wrappers = [
-            (Forward(*listener, public), Hooks(*listener, public), listener[0] in fused)
+            (_replacement(listener, public), Hooks(listener, public), listener.module in fused)
             for listener in listeners
         ]
-        self.installed: list[Forward | Hooks] = []
+        self.installed: list[Replacement | Hooks] = []
 
     def __enter__(self) -> Self:
         everywhere: bool = self.public or _has_any_global_hook()  # type: ignore[no-untyped-call]
         try:
             for forward, hooks, fused in self.wrappers:
                 hooked = (everywhere and not fused) or _must_hook(forward.module)
-                way: Forward | Hooks = hooks if hooked else forward
+                way: Replacement | Hooks = hooks if hooked else forward
                 way.install()
                 self.installed.append(way)
         except BaseException:

@@ -14,10 +14,10 @@ are counted, and what is shared (with a buffer, a cache, a view, another tap) is
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from sys import getrefcount
 from typing import Any, Protocol
 
 import torch
@@ -29,11 +29,11 @@ from layertap.core.protocols import Emit
 from layertap.errors import RuntimeFailure, Untappable
 from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog
-from layertap.runtimes.torch.feeding import Arguments
-from layertap.runtimes.torch.intercept import Interception, Listener
+from layertap.runtimes.torch.feeding import Arguments, look
+from layertap.runtimes.torch.intercept import Interception, Listener, Wrap
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
 from layertap.runtimes.torch.state import State, same_bits
-from layertap.runtimes.torch.tracing import INPUT, OUTPUT, Key
+from layertap.runtimes.torch.tracing import INPUT, OUTPUT, Key, Traced
 
 
 class Stop(BaseException):
@@ -74,16 +74,13 @@ class Recorder:
     """Listens to the modules of one pass and keeps the values that are wanted."""
 
     def __init__(
-        self,
-        catalog: Catalog,
-        taps: Sequence[TapPoint],
-        keys: Sequence[Key],
-        overwritten: Container[Key],
+        self, catalog: Catalog, taps: Sequence[TapPoint], keys: Sequence[Key], traced: Traced
     ) -> None:
         self.taps = taps
         self.wanted: dict[int, Wanted] = {}
-        self.overwritten = [key in overwritten for key in keys]
+        self.overwritten = [key in traced.overwritten for key in keys]
         self.copy = [True] * len(keys)
+        self.seen = [False] * len(keys)
         self.records: list[Record] = []
         self.calls: dict[int, int] = {}
         self.learning: dict[int, tuple[torch.Tensor, int]] | None = None
@@ -95,14 +92,15 @@ class Recorder:
         inside = sum(key.slot >= 0 for key in keys)
         to_the_end = any(key.slot == OUTPUT for key in keys)
         self.last = -1 if to_the_end else inside
-        listeners = [self._listener(catalog, slot) for slot in self.wanted]
+        listeners = [self._listener(catalog, slot, slot in traced.once) for slot in self.wanted]
         self.listening = Interception(listeners, catalog.fused)
 
     def reset(self) -> None:
-        self.records = []
+        self.records.clear()
+        self.seen[:] = [False] * len(self.seen)
         self.calls = dict.fromkeys(self.wanted, 0)
 
-    def _listener(self, catalog: Catalog, slot: int) -> Listener:
+    def _listener(self, catalog: Catalog, slot: int, once: bool) -> Listener:
         wanted = self.wanted[slot]
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
@@ -116,22 +114,43 @@ class Recorder:
             return call
 
         def leave(call: int, output: Any) -> None:
-            suffixes = wanted.outputs.get(call)
-            if suffixes is None:
-                return
-            if type(output) is torch.Tensor:
-                number = suffixes.get("")
-                if number is not None:
-                    self._record(number, output)
-                return
-            for suffix, leaf in output_leaves(output):
-                if suffix in suffixes:
-                    self._record(suffixes[suffix], leaf)
+            self.outputs(output, wanted.outputs.get(call, {}))
 
-        return catalog.slots[slot].module, enter, leave
+        plain = once and not wanted.arguments and list(wanted.outputs.get(0, ())) == [""]
+        wrap = self._shortcut(wanted.outputs[0][""]) if plain else None
+        return Listener(catalog.slots[slot].module, enter, leave, wrap)
+
+    def _shortcut(self, number: int) -> Wrap:
+        """For the usual case, one call that returns one tensor: what the general way does, in as
+        few steps as possible, since they are what a tap costs."""
+        records, copy, seen, last = self.records, self.copy, self.seen, self.last
+
+        def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                output = forward(*args, **kwargs)
+                if type(output) is not torch.Tensor or copy[number] or output.is_inference():
+                    self.outputs(output, {"": number})
+                elif not seen[number]:
+                    seen[number] = True
+                    records.append((number, output, output._version))
+                    if len(records) == last:
+                        raise Stop
+                return output
+
+            return call
+
+        return wrap
+
+    def outputs(self, output: Any, wanted: dict[str, int]) -> None:
+        """Take in what a module, or the network, returned."""
+        for suffix, leaf in output_leaves(output) if wanted else ():
+            if suffix in wanted:
+                self._record(wanted[suffix], leaf)
 
     def _record(self, number: int, tensor: torch.Tensor) -> None:
-        # A value is recorded once; a pass whose Stop was swallowed goes on calling modules.
+        if self.seen[number]:
+            return  # a further call than when it was traced
+        self.seen[number] = True
         if self.copy[number] or tensor.is_inference():
             self.records.append((number, tensor.detach().clone(), COPIED))
             if self.learning is not None:
@@ -144,7 +163,7 @@ class Recorder:
 
     def copy_all(self) -> None:
         """Copy every value of the next batch, and keep the tensors to compare the copies with."""
-        self.copy = [True] * len(self.copy)
+        self.copy[:] = [True] * len(self.copy)
         self.learning = {}
 
     def learn(self) -> None:
@@ -159,55 +178,58 @@ class Recorder:
 
     def moved(self) -> bool:
         """Whether a value that was not copied has been written to; it is copied from now on."""
-        late = [n for n, tensor, version in self.records if not _unmoved(tensor, version)]
+        late = [n for n, tensor, v in self.records if v != COPIED and tensor._version != v]
         for number in late:
             self.copy[number] = True
         return bool(late)
 
-    def outputs(self, output: Any, wanted: dict[str, int]) -> None:
-        """Take in what the network returned."""
-        for suffix, leaf in output_leaves(output) if wanted else ():
-            if suffix in wanted:
-                self._record(wanted[suffix], leaf)
-
     def take(self) -> dict[int, Array]:
         """The values, each an array of its own, by the taps' numbers."""
         arrays: dict[int, Array] = {}
-        records, self.records = self.records, []
+        records = self.records
         while records:
             number, tensor, _ = records.pop()
-            # Of several taps that hold one tensor, the last to be taken is its only owner.
-            shared = sys.getrefcount(tensor) > _OWN_REFERENCES or not _owns_storage(tensor)
             try:
-                arrays[number] = to_array(tensor.detach().clone() if shared else tensor)
-            except Untappable as error:
-                name = self.taps[number].name
-                raise Untappable(f"{name!r}: {error.message}", hint=error.hint) from error
+                storage = tensor.untyped_storage()
+                # Of several taps that hold one tensor, the last to be taken is its only owner.
+                if (
+                    getrefcount(tensor) > _OWN_REFERENCES
+                    or _storage_use_count(storage._cdata) > _OWN_STORAGE
+                    or tensor._use_count() > 1  # type: ignore[attr-defined]
+                ):
+                    arrays[number] = tensor.clone().numpy()
+                    continue
+                array = tensor.numpy()
+                whole = array.nbytes >= storage.nbytes()
+                arrays[number] = array if whole else array.copy()
+            except (TypeError, RuntimeError):
+                arrays[number] = self._convert(number, tensor)
         return arrays
+
+    def _convert(self, number: int, tensor: torch.Tensor) -> Array:
+        """The value of a tensor that ``Tensor.numpy`` does not take as it is."""
+        try:
+            return to_array(tensor.detach().clone())
+        except Untappable as error:
+            name = self.taps[number].name
+            raise Untappable(f"{name!r}: {error.message}", hint=error.hint) from error
 
 
 _OWN_REFERENCES = 2
 """References to a tensor that one local variable holds, while ``getrefcount`` looks."""
 
+_storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
+
 _OWN_STORAGE = 2
 """References to a storage that one tensor holds, while a Python object looks."""
 
 
-def _owns_storage(tensor: torch.Tensor) -> bool:
-    """Whether nothing but ``tensor`` holds its memory, all of which it spans."""
-    try:
-        storage = tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):
-        return False
-    return (
-        torch._C._storage_Use_Count(storage._cdata) <= _OWN_STORAGE
-        and tensor._use_count() == 1  # type: ignore[attr-defined]
-        and storage.nbytes() <= tensor.nbytes
-    )
-
-
 def _unmoved(tensor: torch.Tensor, version: int) -> bool:
     return version == COPIED or tensor._version == version
+
+
+_MOST_QUIET = 1000
+"""Kinds of feeds that a pass remembers as changing nothing; further ones are looked after."""
 
 
 class TapPass:
@@ -221,11 +243,13 @@ class TapPass:
         network: Network,
         taps: Sequence[TapPoint],
         keys: Sequence[Key],
-        overwritten: Container[Key],
+        traced: Traced,
     ) -> None:
         self.network = network
         self.taps = taps
-        self.recorder = Recorder(network.catalog, taps, keys, overwritten)
+        self.recorder = Recorder(network.catalog, taps, keys, traced)
+        self.static = traced.static
+        self.quiet: set[object] = set()
         self.input_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == INPUT}
         self.output_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == OUTPUT}
         self.learned: list[bool] | None = None
@@ -238,21 +262,38 @@ class TapPass:
                 emit(tap, arrays.pop(number))
 
     def _read(self, feed: Feed) -> dict[int, Array]:
-        recorder = self.recorder
         modes = self.network.catalog.modes()
-        learn = modes != self.learned
-        if learn:
-            recorder.copy_all()
-        with self.network.state.kept(learn=learn) as saved:
+        if modes != self.learned:
+            self.quiet.clear()
+            arrays = self._learn(feed)
+            self.learned = modes
+        elif (like := look(feed)) in self.quiet:
             self._execute(feed)
-            if learn:
-                recorder.learn()
-                self.learned = modes
-            while recorder.moved():
+            arrays = self._settle(feed) if self.recorder.moved() else self.recorder.take()
+        else:
+            arrays = self._settle(feed, like)
+        return {**self._inputs(feed), **arrays} if self.input_taps else arrays
+
+    def _learn(self, feed: Feed) -> dict[int, Array]:
+        """Read with copies of everything, and find out what needs them."""
+        self.recorder.copy_all()
+        with self.network.state.kept(learn=True):
+            self._execute(feed)
+            self.recorder.learn()
+            return self.recorder.take()
+
+    def _settle(self, feed: Feed, like: object = None) -> dict[int, Array]:
+        """Read, again if need be, and bring the state back. Where control flow does not depend on
+        values, a pass that changed nothing tells that those like it need no such care."""
+        with self.network.state.kept() as saved:
+            self._execute(feed)
+            while self.recorder.moved():
                 saved.restore()
                 self._execute(feed)
-            arrays = recorder.take()
-        return {**self._inputs(feed), **arrays}
+            arrays = self.recorder.take()
+            if self.static and len(self.quiet) < _MOST_QUIET and not saved.moved():
+                self.quiet.add(like)
+        return arrays
 
     def _execute(self, feed: Feed) -> None:
         network, recorder = self.network, self.recorder

@@ -20,7 +20,7 @@ from layertap.core.protocols import Capabilities, Json, Pass
 from layertap.errors import FeedError, RunError, SourceError, Untappable
 from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog, is_compiled
-from layertap.runtimes.torch.feeding import Arguments, count_samples
+from layertap.runtimes.torch.feeding import Arguments, count_samples, look
 from layertap.runtimes.torch.intercept import Interception
 from layertap.runtimes.torch.passes import TapPass
 from layertap.runtimes.torch.state import State
@@ -114,7 +114,7 @@ class TorchSession:
         """The graph for feeds like this one, from one call with fake tensors, which computes
         nothing; from a real one where the module's control flow depends on values."""
         self.check_open()
-        like = (tuple((name, _look(value)) for name, value in feed.items()), self.catalog.modes())
+        like = look(feed), self.catalog.modes()
         if like != self._traced_for:
             self.traced = self._trace_fake(feed) or self._trace_real(feed)
             self._traced_for = like
@@ -161,7 +161,8 @@ class TorchSession:
         tensors: Mapping[str, torch.Tensor] | None = None,
     ) -> Traced:
         root = self.catalog.root
-        tracer = Tracer(self.catalog, self.names, count_samples(feed))
+        static = fake is not None
+        tracer = Tracer(self.catalog, self.names, count_samples(feed), static=static)
         with self.mode(), ExitStack() as stack:
             if fake is not None:
                 stack.enter_context(fake)
@@ -193,7 +194,7 @@ class TorchSession:
                 f"{taps[0].name!r} is not called: PyTorch's fused transformer kernel runs instead",
                 hint="open the model with fast_path=False",
             )
-        return TapPass(self, tuple(taps), keys, self.traced.overwritten)
+        return TapPass(self, tuple(taps), keys, self.traced)
 
     def _key(self, tap: TapPoint) -> Key:
         key = self.traced.keys.get(tap.name)
@@ -216,16 +217,6 @@ class TorchSession:
     def close(self) -> None:
         """Let go of what was learned. The module is the caller's. Idempotent."""
         self.closed = True
-
-
-def _look(value: Any) -> object:
-    """What of a value decides the graph: shape and dtype, as far as it can be told."""
-    if isinstance(value, dict):
-        return tuple((key, _look(item)) for key, item in value.items())
-    if isinstance(value, tuple | list):
-        return tuple(map(_look, value))
-    shape = getattr(value, "shape", None)
-    return repr(value) if shape is None else (tuple(shape), str(getattr(value, "dtype", "")))
 
 
 def _faked(fake: FakeTensorMode) -> Any:

@@ -152,6 +152,13 @@ class Generators:
         drawn = random.getstate() != self.python[0]
         return drawn or repr(np.random.get_state(legacy=False)) != repr(self.python[1])
 
+    def moved(self) -> bool:
+        """Whether any generator was drawn from since."""
+        drawn = not torch.equal(torch.get_rng_state(), self.cpu)
+        if self.cuda is not None and self.device is not None:
+            drawn = drawn or not torch.equal(torch.cuda.get_rng_state(self.device), self.cuda)
+        return drawn or self.python_moved()
+
     def restore(self) -> None:
         torch.set_rng_state(self.cpu)
         if self.cuda is not None and self.device is not None:
@@ -185,6 +192,14 @@ class Saved:
                 "the forward pass changes one of its parameters in place",
                 hint="watch such a model in a loop of your own, with layertap.attach",
             )
+
+    def moved(self) -> bool:
+        """Whether anything changed since, or may have."""
+        return (
+            self.generators.moved()
+            or any(contents.moved() for contents in self.contents)
+            or self.state.moved()
+        )
 
     def restore(self) -> None:
         """Bring back everything that was saved; may be done more than once."""
@@ -264,6 +279,10 @@ class State:
             for shadow in self.plain:
                 shadow.prepare()
             self.total = _versions(self.tensors)
+
+    def moved(self) -> bool:
+        """Whether a buffer or other tensor changed since, or may have."""
+        return bool(self.sly or not self._in_place() or _versions(self.tensors) != self.total)
 
     def restore(self) -> None:
         """Bring buffers and other tensors back to their shadows."""

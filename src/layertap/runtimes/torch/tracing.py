@@ -63,12 +63,18 @@ class TorchGraph(Graph):
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A graph, where the value of each of its taps appears, and which of these values something
-    was seen to write over later."""
+    """A graph, and where the value of each of its taps appears.
+
+    overwritten: values that something was seen to write over later.
+    once: modules (by slot) that were called exactly once.
+    static: control flow does not depend on values, since fake tensors have none.
+    """
 
     graph: TorchGraph
     keys: Mapping[str, Key]
     overwritten: frozenset[Key] = frozenset()
+    once: frozenset[int] = frozenset()
+    static: bool = False
 
 
 class Names:
@@ -183,9 +189,10 @@ class Tracer:
     Tensors are known again by identity, so they are all kept alive meanwhile.
     """
 
-    def __init__(self, catalog: Catalog, names: Names, samples: int) -> None:
+    def __init__(self, catalog: Catalog, names: Names, samples: int, *, static: bool) -> None:
         self.catalog = catalog
         self.samples = samples
+        self.static = static
         self.builder = Builder(catalog, names)
         self.calls = [0] * len(catalog.slots)
         self.writes = Writes()
@@ -196,7 +203,7 @@ class Tracer:
     def listeners(self) -> Iterator[Listener]:
         for slot in self.catalog.slots:
             if slot.name:
-                yield slot.module, partial(self._enter, slot), partial(self._leave, slot)
+                yield Listener(slot.module, partial(self._enter, slot), partial(self._leave, slot))
 
     def inputs(self, named: Mapping[str, Any]) -> None:
         """Take in what the network is called with, by input name."""
@@ -240,7 +247,9 @@ class Tracer:
         self.builder.add_weights()
         since = self.writes.since
         late = (key for key, (tensor, moment) in self.moments.items() if since(tensor, moment))
-        return replace(self.builder.build(complete=True), overwritten=frozenset(late))
+        once = frozenset(slot for slot, calls in enumerate(self.calls) if calls == 1)
+        traced = self.builder.build(complete=True)
+        return replace(traced, overwritten=frozenset(late), once=once, static=self.static)
 
     def _place_uncalled(self) -> None:
         """Uncalled modules go before the outputs, which come last in every batch."""
