@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.torch_overhead [WORK ...]`` prints a table. One thread (``torch`` would
 otherwise compete with whatever else the machine does), ``torch.no_grad``, medians of interleaved
-rounds. The C library keeps memory that was freed (see :func:`hold_memory`). layertap's values are right under the in-place operations of the ResNets; so are those of
-hooks that clone, of captum and of torchlens, but nnsight's are not.
+rounds. The C library keeps memory that was freed (see :func:`hold_memory`). layertap's values are
+right under the in-place operations of the ResNets; so are those of hooks that clone, of captum and
+of torchlens, but nnsight's are not.
 """
 
 from __future__ import annotations
@@ -89,10 +90,10 @@ class Work:
 
 
 WORKS = (
-    Work("MLP 48x256, batch 32", mlp, (32, 256), 12, 1.20, 10, 40),
-    Work("transformer 12x256, sequence 128", transformer, (128, 1, 256), 3, 1.10, 1, 40),
-    Work("ResNet-18 64x64, batch 1", resnet18, (1, 3, 64, 64), 5, 1.06, 4, 40),
-    Work("ResNet-18 64x64, batch 32", resnet18, (32, 3, 64, 64), 5, 1.10, 1, 16),
+    Work("MLP 48x256, batch 32", mlp, (32, 256), 12, 1.20, 10, 30),
+    Work("transformer 12x256, sequence 128", transformer, (128, 1, 256), 3, 1.10, 1, 25),
+    Work("ResNet-18 64x64, batch 1", resnet18, (1, 3, 64, 64), 5, 1.06, 4, 25),
+    Work("ResNet-18 64x64, batch 32", resnet18, (32, 3, 64, 64), 5, 1.10, 1, 12),
 )
 
 PEER_ROUNDS = 5
@@ -243,9 +244,13 @@ def _rows(work: Work) -> Iterator[dict[str, Any]]:
     x = torch.from_numpy(np.random.default_rng(0).standard_normal(work.shape, np.float32))
     bars = {"layertap, all modules": work.bar, "layertap, four taps": FOUR_BAR}
     bars["layertap, stopped at a quarter"] = PREFIX_BAR
-    groups = (_own(net, x), _prefix(work, net, x), _peers(net, x))
-    for group, rounds in zip(groups, (work.rounds, work.rounds, PEER_ROUNDS), strict=True):
-        repeated = {name: _repeat(once, work.repeat) for name, once in group.items()}
+    groups = (
+        (_own(net, x), work.rounds, work.repeat),
+        (_prefix(work, net, x), work.rounds, work.repeat),
+        (_peers(net, x), PEER_ROUNDS, 1),
+    )
+    for group, rounds, repeat in groups:
+        repeated = {name: _repeat(once, repeat) for name, once in group.items()}
         for name, ratio in interleaved(repeated, rounds).items():
             if name not in ("bare", "prefix"):
                 bar = bars.get(name)

@@ -198,6 +198,7 @@ class Recorder:
                     or tensor._use_count() > 1  # type: ignore[attr-defined]
                 ):
                     arrays[number] = tensor.clone().numpy()
+                    self.copy[number] = True  # from now on when it is produced, still in the cache
                     continue
                 array = tensor.numpy()
                 whole = array.nbytes >= storage.nbytes()
