@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo test unit lint bench clean
@@ -30,10 +31,10 @@ demo: $(VENV)/.demo ## capture all layers of a small CNN in LiteRT and TensorFlo
 	$(BIN)/layertap demo
 
 test: lint ## lint, types, import contracts, and all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 unit: $(VENV)/.dev ## the quick tests only
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
