@@ -103,6 +103,14 @@ def test_without_a_batch_axis() -> None:
     assert (feed["x"].shape, samples) == ((4, 3), 4)
 
 
+def test_labels_are_no_value_for_an_optional_input() -> None:
+    spec = (InputSpec("x"), InputSpec("mask", required=False), InputSpec("*args"))
+    a, labels = np.ones((2, 1)), np.zeros(2)
+    assert [list(feed) for feed, _ in feeds([(a, labels)], spec)] == [["x"]]
+    assert [list(feed) for feed, _ in feeds((a, labels), spec)] == [["x", "mask"]]
+    assert [list(feed) for feed, _ in feeds([{"x": a, "mask": a}], spec)] == [["x", "mask"]]
+
+
 def test_open_ended_inputs() -> None:
     spec = (InputSpec("x"), InputSpec("*args"), InputSpec("**kwargs"))
     a = np.ones((2, 1))

@@ -68,7 +68,8 @@ def make_feeds(
     An array, a mapping of names to arrays, a tuple of arrays (one per input) or nested lists of
     numbers is one set of samples, cut into batches of ``batch_size`` when that is given. Anything
     else that iterates (list, generator, DataLoader, ``tf.data.Dataset``) yields batches; what a
-    batch holds beyond the inputs, such as labels, is left out. An iterable that knows its number
+    batch holds beyond the required inputs, such as labels, is left out (a batch that is a mapping
+    names all of its inputs). An iterable that knows its number
     of samples may say so as an attribute ``samples`` (int).
 
     ``batched=False``: the model's inputs have no batch axis; a sample is then an exact input, and
@@ -123,7 +124,11 @@ def _named(x: Any, inputs: Sequence[InputSpec], *, exact: bool) -> dict[str, Any
         return _check_names(dict(x), inputs)
     values = list(x) if isinstance(x, tuple | list) and not _is_numbers(x) else [x]
     names = [spec.name for spec in inputs if not spec.name.startswith("*")]
-    names += [f"{_further(inputs)}.{i}" for i in range(len(values)) if _further(inputs)]
+    if exact or not names:
+        names += [f"{_further(inputs)}.{i}" for i in range(len(values)) if _further(inputs)]
+    else:
+        # (x, labels) is what data loaders yield: labels are no value for an optional input.
+        names = [spec.name for spec in inputs if spec.required and spec.name in names] or names[:1]
     if len(values) > len(names) and exact:
         raise FeedError(
             f"the input has {len(values)} arrays, the model takes {len(names)}",
