@@ -18,7 +18,7 @@ from layertap.core.feeds import Feeds, make_feeds
 from layertap.core.graph import Graph
 from layertap.core.plan import Plan, make_plan
 from layertap.core.protocols import Json, Session
-from layertap.core.run import OnProgress, execute
+from layertap.core.run import OnProgress, execute, weights_digest
 from layertap.core.select import Selector, select
 from layertap.core.units import parse_bytes
 from layertap.errors import LayertapError, SourceError
@@ -121,7 +121,7 @@ class Model:
         limit = _budget(budget)
         plan.check(limit)
         if to is None:
-            memory = MemoryStore(plan.taps, self._provenance(plan))
+            memory = MemoryStore(plan.taps, self._provenance())
             execute(self.session, plan, feeds, memory, budget=limit, on_progress=progress)
             return memory.run()
         from layertap.store.zarr import ZarrStore
@@ -129,7 +129,7 @@ class Model:
         store = ZarrStore(
             Path(to),
             plan.taps,
-            self._provenance(plan),
+            self._provenance(weights=True),
             compression=compression,
             resume=resume,
             overwrite=overwrite,
@@ -198,10 +198,15 @@ class Model:
             batches=self._executions(samples, batches),
         )
 
-    def _provenance(self, plan: Plan) -> dict[str, Json]:
+    def _provenance(self, *, weights: bool = False) -> dict[str, Json]:
+        """What the run's captures come from; with ``weights`` a model that is no file is known by
+        a digest of its weights."""
         able = self.session.capabilities
+        facts = dict(self.session.provenance)
+        if weights and facts["model"].get("sha256") is None:
+            facts["model"] = {**facts["model"], "weights_sha256": weights_digest(self.session)}
         return {
-            **self.session.provenance,
+            **facts,
             "bit_exact": able.bit_exact,
             **({} if able.bit_exact else {"not_bit_exact_because": able.reason}),
             "layertap": layertap.__version__,

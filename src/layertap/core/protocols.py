@@ -55,8 +55,9 @@ class Session(Protocol):
 
     @property
     def provenance(self) -> Mapping[str, Json]:
-        """``runtime`` and ``version``, ``model`` (``sha256`` or None, ``path`` or the type's
-        name) and every option that influences values, such as ``kernels``."""
+        """``runtime`` and ``version``; ``model``, a mapping of ``sha256`` (of the file, or None)
+        and ``path`` or the type's name; and every option that influences values, as ``kernels``.
+        """
         ...
 
     def trace(self, feed: Feed, /) -> Graph:

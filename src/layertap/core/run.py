@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, Feeds, slice_feed
@@ -55,6 +58,17 @@ def execute(
         complete = True
     finally:
         sink.close(complete)
+
+
+def weights_digest(session: Session) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all weights that can be read."""
+    digest = hashlib.sha256()
+    for tap in session.graph.of_kind("weight"):
+        if not tap.untappable:
+            value = session.read(tap)
+            digest.update(f"{tap.name}\0{value.dtype.name}{value.shape}\0".encode())
+            digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
 
 
 class _Run:
