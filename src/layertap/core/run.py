@@ -67,7 +67,7 @@ def weights_digest(session: Session) -> str:
         if not tap.untappable:
             value = session.read(tap)
             digest.update(f"{tap.name}\0{value.dtype.name}{value.shape}\0".encode())
-            digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
