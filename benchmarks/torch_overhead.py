@@ -10,6 +10,7 @@ of torchlens, but nnsight's are not.
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import importlib.util
 import sys
@@ -153,7 +154,11 @@ def captum(net: nn.Module, x: torch.Tensor) -> Callable[[], object]:
     from captum.attr import LayerActivation
 
     called = set(_names(net, x))
-    layers = [module for name, module in net.named_modules() if name in called]
+    layers = [
+        module
+        for name, module in net.named_modules()
+        if name in called and not isinstance(module, nn.MultiheadAttention)  # returns None, too
+    ]
     reader = LayerActivation(net, layers)
 
     def work() -> object:
@@ -167,8 +172,8 @@ def nnsight(net: nn.Module, x: torch.Tensor) -> Callable[[], object]:
     from nnsight import NNsight
 
     wrapped = NNsight(net)
-    called = set(_names(net, x))
-    names = [name for name, _ in net.named_modules() if name in called]
+    # In the order of completion, as it demands; it reads the first call of a module.
+    names = [name for name in _names(net, x) if not set("@:") & set(name)]
 
     def work() -> object:
         kept = []
@@ -213,12 +218,19 @@ def _own(net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
 
 
 def _peers(net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """Those that are installed and can do the work, each on a copy: some change the module."""
     found: dict[str, Callable[[], object]] = {"bare": _bare(net, x)}
     for peer, make in PEERS.items():
         if importlib.util.find_spec(peer) is None:
             print(f"{peer} is not installed: left out", file=sys.stderr)
+            continue
+        try:
+            work = make(copy.deepcopy(net), x)
+            work()
+        except Exception as error:  # whatever a peer raises, the others are measured
+            print(f"{peer} fails: left out ({type(error).__name__}: {error})", file=sys.stderr)
         else:
-            found[peer] = make(net, x)
+            found[peer] = work
     return found
 
 
