@@ -348,3 +348,18 @@ def test_attach_to_a_model_without_weights_yet() -> None:
         net(x)
         with pytest.raises(layertap.errors.NoSuchTap):
             dict(taps)
+
+
+def test_operations_that_a_layer_makes_up_are_no_taps() -> None:
+    inputs = keras.Input((4, 4, 1), name="x")
+    padded = keras.layers.ZeroPadding2D(1, name="padded")(inputs)
+    shifted = keras.ops.add(padded, 1.0)
+    net = keras.Model(inputs, keras.layers.ZeroPadding2D(1, name="again")(shifted))
+    x = np.ones((2, 4, 4, 1), np.float32)
+    with layertap.open(net) as model:
+        names = [tap.name for tap in model.graph if tap.kind != "input"]
+        first, second = model.capture(x), model.capture(x, "again")
+    assert len(names) == 3
+    assert [names[0], names[2]] == ["padded", "again"]
+    np.testing.assert_array_equal(first["again"].raw, np.asarray(net(x)))
+    np.testing.assert_array_equal(second["again"].raw, first["again"].raw)

@@ -70,6 +70,12 @@ class Ownership:
                 self._walk(child, f"{path}/{local}" if path else local, seen, names)
 
 
+def is_node(model: Any, operation: Any) -> bool:
+    """Whether ``operation`` is part of the graph of a Functional ``model``, as ``keras.ops`` on its
+    symbolic tensors are."""
+    return any(one is operation for one in getattr(model, "operations", ()))
+
+
 def sublayers(layer: Any) -> list[Any]:
     """The layers that ``layer`` holds directly, each once."""
     if isinstance(layer, keras.Model):

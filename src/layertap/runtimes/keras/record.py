@@ -11,7 +11,7 @@ import numpy as np
 from keras.src.backend.common.symbolic_scope import get_symbolic_scope
 
 from layertap.core.graph import Kind
-from layertap.runtimes.keras.naming import Ownership, leaves, output_suffix, unused
+from layertap.runtimes.keras.naming import Ownership, is_node, leaves, output_suffix, unused
 
 OUTPUT: Kind = "output"
 """Name of a model output that is no layer's output."""
@@ -100,6 +100,10 @@ class Recorder:
             return
         if get_symbolic_scope() is not self._scope:
             self._frames.append(None)  # Keras tries a layer out to learn the shapes of its weights
+            return
+        if not (isinstance(layer, keras.Layer) or is_node(parent.layer, layer)):
+            # An operation that a layer makes up while it is called, under a new name each time.
+            self._frames.append(None)
             return
         self._serial += 1
         path = self._path(parent, layer)
