@@ -90,7 +90,8 @@ class Recorder:
                 calls = wanted.arguments if key.is_argument else wanted.outputs
                 calls.setdefault(key.call, {})[key.suffix] = number
         inside = sum(key.slot >= 0 for key in keys)
-        to_the_end = any(key.slot == OUTPUT for key in keys)
+        # Where nothing is called after the last tap, stopping costs more than it saves.
+        to_the_end = any(key.slot == OUTPUT for key in keys) or traced.final in keys
         self.last = -1 if to_the_end else inside
         listeners = [self._listener(catalog, slot, slot in traced.once) for slot in self.wanted]
         self.listening = Interception(listeners, catalog.fused)

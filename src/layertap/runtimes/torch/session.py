@@ -28,6 +28,9 @@ from layertap.runtimes.torch.tracing import Key, Names, TorchGraph, Traced, Trac
 
 log = logging.getLogger(__name__)
 
+_FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
+"""PyTorch's own, which prints a traceback when a fake call fails."""
+
 
 def open(source: Any, *, allow_code: bool = False, fast_path: bool = True) -> TorchSession:
     """Open a live ``nn.Module``, or a ``.pt`` / ``.pth`` file that holds a pickled one.
@@ -125,7 +128,7 @@ class TorchSession:
         root = self.catalog.root
         bound = self.arguments.bind(feed)
         try:
-            with self.state.kept(learn=True):
+            with _silent(_FAKE_LOG), self.state.kept(learn=True):
                 args, kwargs = tree_map(_faked(fake), bound)
                 named = [
                     *root.named_parameters(remove_duplicate=False),
@@ -217,6 +220,16 @@ class TorchSession:
     def close(self) -> None:
         """Let go of what was learned. The module is the caller's. Idempotent."""
         self.closed = True
+
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    """Keep a logger quiet about failures that are expected and reported in another way."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _faked(fake: FakeTensorMode) -> Any:

@@ -67,6 +67,7 @@ class Traced:
 
     overwritten: values that something was seen to write over later.
     once: modules (by slot) that were called exactly once.
+    final: the value that a module returned last, where the network returns that very tensor.
     static: control flow does not depend on values, since fake tensors have none.
     """
 
@@ -74,6 +75,7 @@ class Traced:
     keys: Mapping[str, Key]
     overwritten: frozenset[Key] = frozenset()
     once: frozenset[int] = frozenset()
+    final: Key | None = None
     static: bool = False
 
 
@@ -194,6 +196,7 @@ class Tracer:
         self.samples = samples
         self.static = static
         self.builder = Builder(catalog, names)
+        self.last: tuple[Key, torch.Tensor] | None = None
         self.calls = [0] * len(catalog.slots)
         self.writes = Writes()
         self.moments: dict[Key, tuple[torch.Tensor, int]] = {}
@@ -236,20 +239,30 @@ class Tracer:
             key, operands = Key(slot.index, call, suffix), self._producer(leaf) or arguments
             wanted = base_name(slot, call) + suffix
             self._produce(key, wanted, "activation", slot.op, leaf, operands)
+            self.last = key, leaf
 
     def outputs(self, output: Any) -> Traced:
         """Take in what the network returned; the graph is complete then."""
         op = type(self.catalog.root).__name__
+        final = None
         for suffix, leaf in output_leaves(output):
             key = Key(OUTPUT, 0, suffix)
             self._produce(key, "output" + suffix, "output", op, leaf, self._producer(leaf))
+            if self.last is not None and self.last[1] is leaf:
+                final = self.last[0]
         self._place_uncalled()
         self.builder.add_weights()
         since = self.writes.since
         late = (key for key, (tensor, moment) in self.moments.items() if since(tensor, moment))
         once = frozenset(slot for slot, calls in enumerate(self.calls) if calls == 1)
         traced = self.builder.build(complete=True)
-        return replace(traced, overwritten=frozenset(late), once=once, static=self.static)
+        return replace(
+            traced,
+            overwritten=frozenset(late),
+            once=once,
+            final=final,
+            static=self.static,
+        )
 
     def _place_uncalled(self) -> None:
         """Uncalled modules go before the outputs, which come last in every batch."""
