@@ -43,57 +43,33 @@ class Listener:
     wrap: Wrap | None = None
 
 
-class Replacement:
-    """Something in the place of ``module.forward``, on the instance."""
+class Forward:
+    """Stands in for ``module.forward``. Deep copies and pickles of the module get its own."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    def __init__(self, listener: Listener, failures: bool) -> None:
+        self.module, self.failures = listener.module, failures
+        self.enter, self.leave = listener.enter, listener.leave
         self.before: Any = _ABSENT
-        self.forward: Callable[..., Any] = module.forward
-        self.now: Any = None
-
-    def make(self) -> Callable[..., Any]:
-        raise NotImplementedError
+        self.forward: Callable[..., Any] = listener.module.forward
+        self.listens = False
 
     def install(self) -> None:
         own = self.module.__dict__
         self.before = own.get("forward", _ABSENT)
         self.forward = self.module.forward
-        own["forward"] = self.now = self.make()
+        own["forward"], self.listens = self, True
 
     def remove(self) -> None:
-        own, now, self.now = self.module.__dict__, self.now, None
-        if own.get("forward") is not now:
+        own, self.listens = self.module.__dict__, False
+        if own.get("forward") is not self:
             return  # someone wrapped it in turn; what they kept passes calls through
         if self.before is _ABSENT:
             del own["forward"]
         else:
             own["forward"] = self.before
 
-
-class Shortcut(Replacement):
-    """What the listener itself makes of ``forward``; for passes, during which nobody copies."""
-
-    def __init__(self, module: nn.Module, wrap: Wrap) -> None:
-        super().__init__(module)
-        self.wrap = wrap
-
-    def make(self) -> Callable[..., Any]:
-        return self.wrap(self.forward)
-
-
-class Forward(Replacement):
-    """Stands in for ``module.forward``. Deep copies and pickles of the module get its own."""
-
-    def __init__(self, listener: Listener, failures: bool) -> None:
-        super().__init__(listener.module)
-        self.enter, self.leave, self.failures = listener.enter, listener.leave, failures
-
-    def make(self) -> Callable[..., Any]:
-        return self
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.now is None or is_compiling():
+        if not self.listens or is_compiling():
             return self.forward(*args, **kwargs)
         call = self.enter(args, kwargs)
         try:
@@ -151,16 +127,36 @@ def _deaf() -> Hooks:
     return Hooks(Listener(nn.Identity(), lambda *_: 0, lambda *_: None), False)
 
 
-def _replacement(listener: Listener, failures: bool) -> Replacement:
-    if listener.wrap is None:
-        return Forward(listener, failures)
-    return Shortcut(listener.module, listener.wrap)
+class Way:
+    """The ways to listen to one module; which of them fits is looked up at each pass.
 
+    Most modules take the shortest: ``shortcut`` is the listener's wrap of the class's ``forward``,
+    made once, and put into the module's ``__dict__`` (``own``) for the pass.
+    """
 
-def _must_hook(module: nn.Module) -> bool:
-    own = module.__dict__
-    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]
-    return bool(hooks) or isinstance(module, torch.jit.ScriptModule)
+    def __init__(self, listener: Listener, failures: bool, fused: bool) -> None:
+        self.forward, self.hooks = Forward(listener, failures), Hooks(listener, failures)
+        self.fused = fused
+        self.own = listener.module.__dict__
+        self.kind = type(listener.module)
+        self.function: Any = getattr(self.kind, "forward", None)
+        self.scripted = isinstance(listener.module, torch.jit.ScriptModule)
+        self.shortcut = None
+        if listener.wrap is not None and isinstance(self.function, types.FunctionType):
+            self.shortcut = listener.wrap(types.MethodType(self.function, listener.module))
+
+    def has_hooks(self) -> bool:
+        own = self.own
+        hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]
+        return bool(hooks) or self.scripted
+
+    def is_plain(self) -> bool:
+        """Whether the shortcut is what a call of the module would come to."""
+        return (
+            self.shortcut is not None
+            and "forward" not in self.own
+            and getattr(self.kind, "forward", None) is self.function
+        )
 
 
 class Interception:
@@ -180,20 +176,23 @@ class Interception:
         public: bool = False,
     ) -> None:
         self.public = public
-        self.wrappers = [
-            (_replacement(listener, public), Hooks(listener, public), listener.module in fused)
-            for listener in listeners
-        ]
-        self.installed: list[Replacement | Hooks] = []
+        self.ways = [Way(listener, public, listener.module in fused) for listener in listeners]
+        self.installed: list[Forward | Hooks] = []
+        self.shortcuts: list[tuple[dict[str, Any], Any]] = []
 
     def __enter__(self) -> Self:
         everywhere: bool = self.public or _has_any_global_hook()  # type: ignore[no-untyped-call]
         try:
-            for forward, hooks, fused in self.wrappers:
-                hooked = (everywhere and not fused) or _must_hook(forward.module)
-                way: Replacement | Hooks = hooks if hooked else forward
-                way.install()
-                self.installed.append(way)
+            for way in self.ways:
+                if (everywhere and not way.fused) or way.has_hooks():
+                    way.hooks.install()
+                    self.installed.append(way.hooks)
+                elif way.is_plain():
+                    way.own["forward"] = way.shortcut
+                    self.shortcuts.append((way.own, way.shortcut))
+                else:
+                    way.forward.install()
+                    self.installed.append(way.forward)
         except BaseException:
             self.remove()
             raise
@@ -206,3 +205,7 @@ class Interception:
         """Leave every module as it was. Idempotent."""
         while self.installed:
             self.installed.pop().remove()
+        for own, shortcut in self.shortcuts:
+            if own.get("forward") is shortcut:
+                del own["forward"]
+        self.shortcuts.clear()
