@@ -181,8 +181,9 @@ def test_nothing_is_left_open() -> None:
     threads = threading.active_count()
     for _ in range(3):
         cycle()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-    assert threading.active_count() == threads
+    # Fewer is fine: what earlier tests left may end meanwhile.
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert threading.active_count() <= threads
 
 
 def test_a_forgotten_worker_ends() -> None:
