@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import layertap
+
+pytestmark = pytest.mark.slow
 
 TAPS = [
     "stem_relu", "depthwise_relu", "pointwise_norm", "add_relu",

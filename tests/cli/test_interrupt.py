@@ -16,6 +16,8 @@ import pytest
 
 import layertap
 
+pytestmark = pytest.mark.slow
+
 INPUTS = """
 import time
 from pathlib import Path

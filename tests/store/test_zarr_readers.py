@@ -15,6 +15,8 @@ import zarr
 from layertap.store.zarr import ZarrStore, load_run
 from layertap.testing.store import DTYPES, NAMES, feed_of, make_tap, random_bits
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "in-progress"])
