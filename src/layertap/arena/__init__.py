@@ -1,0 +1,1 @@
+"""The memory of TensorFlow Lite Micro: lifetimes, planners, layouts, boards."""
