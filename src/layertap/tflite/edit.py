@@ -40,7 +40,7 @@ def with_outputs(data: bytes, tensors: Iterable[int], *, subgraph: int = 0) -> b
     if not added:
         return data
     for i in added:
-        _check(model, subgraph, i)
+        check_can_be_output(model, subgraph, i)
     edited = bytearray(data)
     _free_in_layout(edited, model, subgraph, added)
     _append(edited, graph.outputs_slot, _index_list([*graph.outputs, *added]))
@@ -52,7 +52,8 @@ def with_outputs(data: bytes, tensors: Iterable[int], *, subgraph: int = 0) -> b
     return bytes(edited)
 
 
-def _check(model: TfliteModel, subgraph: int, index: int) -> None:
+def check_can_be_output(model: TfliteModel, subgraph: int, index: int) -> None:
+    """Raises Untappable or PlanError for a tensor that cannot be made an output."""
     graph = model.subgraphs[subgraph]
     if not 0 <= index < len(graph.tensors):
         raise PlanError(
@@ -128,4 +129,4 @@ def _free_in_layout(
         packer.int32.pack_into(edited, layout.start + 4 * (3 + before + i), -1)
 
 
-__all__ = ["OFFLINE_PLAN", "with_outputs"]
+__all__ = ["OFFLINE_PLAN", "check_can_be_output", "with_outputs"]

@@ -133,13 +133,23 @@ class Table:
         self._file.charge(count)
         return self._file.data[start : start + count].decode("utf-8", "backslashreplace")
 
-    def blob(self, field: int) -> range | None:
-        """The byte range of a vector of bytes, None when the field is absent."""
+    def blob(self, field: int, itemsize: int = 1) -> range | None:
+        """The byte range of a vector of such items, None when the field is absent."""
         at = self.slot(field)
         if not at:
             return None
-        start, count = self._file.span(self._file.follow(at), 1)
-        return range(start, start + count)
+        start, count = self._file.span(self._file.follow(at), itemsize)
+        return range(start, start + count * itemsize)
+
+    def bytes_at(self, start: int, stop: int) -> bytes:
+        """Bytes of the file, counted as read."""
+        self._file.charge(stop - start)
+        return self._file.data[start:stop]
+
+    def parts(self) -> tuple[bytes, bytes]:
+        """The table as it is stored: the list of its fields' places, and the fields."""
+        places = self._file.data[self._vtable : self._vtable + 4 + 2 * self._fields]
+        return places, self.bytes_at(self.at, self._end)
 
 
 __all__ = ["MAX_TABLES", "Flatbuffer", "Table", "damaged"]

@@ -40,12 +40,13 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class Operator:
     """``inputs`` and ``outputs`` are tensor indices, -1 for an absent optional one; ``calls`` the
-    subgraphs that it runs."""
+    subgraphs that it runs; ``intermediates`` tensors that only lend it their quantization."""
 
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     calls: tuple[int, ...]
+    intermediates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +164,14 @@ class _Parser:
         name = _at(self.codes, table.number(schema.Operator.OPCODE_INDEX, packer.uint32), "op code")
         inputs = _indices(table, schema.Operator.INPUTS)
         outputs = _indices(table, schema.Operator.OUTPUTS)
-        for i in (*inputs, *outputs):
+        between = _indices(table, schema.Operator.INTERMEDIATES)
+        for i in (*inputs, *outputs, *between):
             if not -1 <= i < tensors:
                 raise damaged(f"an operator {name} refers to tensor {i} of {tensors}")
         calls = _calls(name, table)
         for i in calls:
             _at(self.graphs, i, "subgraph")
-        return Operator(name, inputs, outputs, calls)
+        return Operator(name, inputs, outputs, calls, between)
 
     def _signature(self, table: Table, subgraphs: tuple[Subgraph, ...]) -> Signature:
         subgraph = table.number(schema.SignatureDef.SUBGRAPH_INDEX, packer.uint32)

@@ -62,6 +62,7 @@ class Model(IntEnum):
     VERSION = 0
     OPERATOR_CODES = 1
     SUBGRAPHS = 2
+    DESCRIPTION = 3
     BUFFERS = 4
     METADATA = 6
     SIGNATURE_DEFS = 7
@@ -86,6 +87,10 @@ class Operator(IntEnum):
     INPUTS = 1
     OUTPUTS = 2
     BUILTIN_OPTIONS = 4
+    CUSTOM_OPTIONS = 5
+    MUTATING_VARIABLE_INPUTS = 7
+    INTERMEDIATES = 8
+    LARGE_CUSTOM_OPTIONS_OFFSET = 9
     BUILTIN_OPTIONS_2 = 12
 
 
@@ -98,6 +103,8 @@ class Tensor(IntEnum):
     IS_VARIABLE = 5
     SPARSITY = 6
     SHAPE_SIGNATURE = 7
+    HAS_RANK = 8
+    VARIANT_TENSORS = 9
     EXTERNAL_BUFFER = 10
 
 
