@@ -128,9 +128,7 @@ def _width(value: Field) -> int:
     return value[0].size if isinstance(value, tuple) else packer.uoffset.size
 
 
-def _copied_part(
-    table: Table, number: int, kind: int | Spec | tuple[Spec] | Choice
-) -> Part | None:
+def _copied_part(table: Table, number: int, kind: int | Spec | tuple[Spec] | Choice) -> Part | None:
     if isinstance(kind, int):
         return vector(table, number, kind)
     if isinstance(kind, tuple):
