@@ -56,6 +56,7 @@ def test_names_are_unique_without_hiding_what_the_file_says() -> None:
 def test_batch_is_the_first_axis_that_all_inputs_share() -> None:
     def batch(*shapes: tuple[int, ...]) -> int | None:
         tensors = [TensorSpec(f"x{i}", shape) for i, shape in enumerate(shapes)]
+        tensors.append(TensorSpec("not an input", (9,)))
         return listed(SubgraphSpec(tensors, list(range(len(shapes))), [], [])).batch
 
     assert batch((4, 3)) == 4

@@ -24,7 +24,7 @@ from layertap.testing.tflite import (
 from layertap.tflite import schema
 from layertap.tflite.flatbuffer import Flatbuffer
 from layertap.tflite.graph import tap_graph
-from layertap.tflite.model import parse
+from layertap.tflite.model import COMPRESSION, parse
 from layertap.tflite.values import constant
 
 
@@ -121,12 +121,50 @@ def test_references_out_of_range() -> None:
             parse(write_tflite(main))
     with pytest.raises(CorruptModel, match="no subgraph"):
         parse(write_tflite())
+    with pytest.raises(CorruptModel, match="no tensors"):
+        parse(write_tflite(SubgraphSpec([], [], [], [])))
 
 
-def test_constant_of_the_wrong_size() -> None:
-    model = parse(write_tflite(SubgraphSpec([TensorSpec("w", (9,), raw=b"abc")], [], [], [])))
-    with pytest.raises(CorruptModel, match="3 bytes"):
+def test_constants_that_lack_bytes() -> None:
+    for dtype, shape, raw in (("float32", (9,), b"abc"), ("int4", (3, 3), b"abcd")):
+        data = write_tflite(SubgraphSpec([TensorSpec("w", shape, dtype, raw=raw)], [], [], []))
+        with pytest.raises(
+            CorruptModel, match=rf"'w' \(tensor 0\).*has {len(raw)} bytes and needs"
+        ):
+            parse(data)
+
+
+def test_constants_that_lack_bytes_since_they_are_packed() -> None:
+    short = TensorSpec("w", (9,), raw=b"abc")
+    parse(write_tflite(SubgraphSpec([TensorSpec("w", (9,), raw=b"abc", sparse=True)], [], [], [])))
+    parse(write_tflite(SubgraphSpec([short], [], [], []), metadata={COMPRESSION: b"\1"}))
+
+
+def test_constants_with_too_many_bytes_are_refused_when_read() -> None:
+    model = parse(write_tflite(SubgraphSpec([TensorSpec("w", (1,), raw=b"abcdef")], [], [], [])))
+    with pytest.raises(CorruptModel, match="6 bytes"):
         constant(model, model.subgraphs[0].tensors[0])
+
+
+@pytest.mark.parametrize(
+    "shape", [(-2, 3), (2**31 - 1, 2**31 - 1), (-(2**31),), (1,) * 65, (0x7FFFFFFF,) * 64]
+)
+def test_impossible_shapes(shape: tuple[int, ...]) -> None:
+    tensors = [TensorSpec("x", (1,)), TensorSpec("huge", shape)]
+    with pytest.raises(CorruptModel, match=r"tensor 1 \('huge'\) has"):
+        parse(write_tflite(SubgraphSpec(tensors, [0], [0], [])))
+
+
+def test_subgraphs_in_a_circle() -> None:
+    def runs(called: int) -> SubgraphSpec:
+        loop = OperatorSpec("WHILE", [0], [0], {0: called, 1: called})
+        return SubgraphSpec([TensorSpec("x", (1,))], [0], [0], [loop])
+
+    with pytest.raises(CorruptModel, match="subgraph 1 runs itself"):
+        parse(write_tflite(runs(1), runs(2), runs(1)))
+    leaf = SubgraphSpec([TensorSpec("x", (1,))], [0], [0], [])
+    long = [runs(i + 1) for i in range(2000)]
+    assert len(parse(write_tflite(*long, leaf)).subgraphs) == 2001
 
 
 def read_everything(data: bytes) -> None:
@@ -199,6 +237,22 @@ def test_one_string_read_over_and_over_is_refused() -> None:
     for slot in pointing:
         data[slot : slot + 4] = (long - slot).to_bytes(4, "little")
     with pytest.raises(CorruptModel, match="again and again"):
+        parse(bytes(data))
+
+
+def test_one_table_listed_over_and_over_is_refused() -> None:
+    """Offsets lead forward, so a list of them is appended, and behind it the table, without
+    fields."""
+    count, data = 100_000, bytearray(small())
+    (main,) = Flatbuffer(bytes(data)).root().tables(schema.Model.SUBGRAPHS)
+    data += bytes(-len(data) % 4)
+    slot, at = main.slot(schema.SubGraph.TENSORS), len(data)
+    data[slot : slot + 4] = (at - slot).to_bytes(4, "little")
+    table = at + 4 + 4 * count + 4
+    data += count.to_bytes(4, "little")
+    data += b"".join((table - at - 4 - 4 * i).to_bytes(4, "little") for i in range(count))
+    data += bytes([4, 0, 32, 0]) + bytes([4, 0, 0, 0]) + bytes(28)
+    with pytest.raises(CorruptModel, match="same tables again and again"):
         parse(bytes(data))
 
 

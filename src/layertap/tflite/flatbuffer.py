@@ -19,7 +19,8 @@ MAX_TABLES = 1 << 19
 """Tables one file may list; far above any real model, and it bounds what a small file costs."""
 
 _SHARING = 2
-"""Vectors may be shared between tables; reading more than this many times the file is a trap."""
+"""Vectors may be shared between tables, and tables between lists; reading more than this many times
+the file is a trap."""
 
 
 def damaged(what: str) -> CorruptModel:
@@ -35,7 +36,7 @@ class Flatbuffer:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self._tables = 0
-        self._budget = _SHARING * len(data) + (1 << 16)
+        self._budget = self._table_budget = _SHARING * len(data) + (1 << 16)
 
     def root(self) -> Table:
         return Table(self, self.follow(0))
@@ -70,6 +71,12 @@ class Flatbuffer:
         self._tables += count
         if self._tables > MAX_TABLES:
             raise damaged(f"it lists more than {MAX_TABLES:,} tables")
+
+    def charge_table(self, size: int) -> None:
+        """Count a table of ``size`` bytes as listed."""
+        self._table_budget -= size
+        if self._table_budget < 0:
+            raise damaged("it lists the same tables again and again")
 
 
 class Table:
@@ -112,7 +119,12 @@ class Table:
         start, count = self._file.span(self._file.follow(at), 4)
         self._file.charge_tables(count)
         self._file.charge(4 * count)
-        return [Table(self._file, self._file.follow(start + 4 * i)) for i in range(count)]
+        return [self._listed(start + 4 * i) for i in range(count)]
+
+    def _listed(self, at: int) -> Table:
+        table = Table(self._file, self._file.follow(at))
+        self._file.charge_table(table._end - table.at)
+        return table
 
     def numbers(self, field: int, dtype: str) -> Array | None:
         """A vector of numbers, None when the field is absent; a read-only view of the file."""

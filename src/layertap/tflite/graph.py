@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from layertap.core.dtypes import numpy_dtype
@@ -50,13 +50,14 @@ def tap_graph(
     the file declares open, except the batch axis, for runtimes that can resize tensors.
     ``readable`` are the element types that a runtime hands out, None for all.
     """
-    names = iter(unique_names([_wanted_name(s, t) for s in model.subgraphs for t in s.tensors]))
+    names = iter(unique_names([n for subgraph in model.subgraphs for n in _wanted(subgraph)]))
     named = [[next(names) for _ in subgraph.tensors] for subgraph in model.subgraphs]
     main = model.subgraphs[run]
     batch = _batch(main)
     taps: list[TapPoint] = []
+    callers = _callers(model)
     for subgraph, own in zip(model.subgraphs, named, strict=True):
-        reason = "" if subgraph is main else _not_run(model, subgraph)
+        reason = "" if subgraph is main else _not_run(model, subgraph, callers)
         taps += _Tapper(subgraph, own, batch, dynamic, reason, readable).taps()
     graph = Graph(taps)
     inputs = (graph[named[run][i]] for i in dict.fromkeys(main.inputs))
@@ -64,14 +65,15 @@ def tap_graph(
     return TapGraph(graph, tuple(specs), batch)
 
 
-def _wanted_name(subgraph: Subgraph, tensor: Tensor) -> str:
-    name = tensor.name or f"tensor_{tensor.index}"
-    if not tensor.name:
-        for operator in subgraph.operators:
-            if tensor.index in operator.outputs:
-                name = f"{operator.name.lower()}_{tensor.index}"
-                break
-    return name if subgraph.index == MAIN else f"s{subgraph.index}/{name}"
+def _wanted(subgraph: Subgraph) -> Iterator[str]:
+    """The names that the tensors should have, which may be twice the same."""
+    makers: dict[int, str] = {}
+    for operator in subgraph.operators:
+        for i in operator.outputs:
+            makers.setdefault(i, operator.name.lower())
+    before = "" if subgraph.index == MAIN else f"s{subgraph.index}/"
+    for tensor in subgraph.tensors:
+        yield before + (tensor.name or f"{makers.get(tensor.index, 'tensor')}_{tensor.index}")
 
 
 def _batch(main: Subgraph) -> int | None:
@@ -81,15 +83,23 @@ def _batch(main: Subgraph) -> int | None:
     return size if size > 0 else None
 
 
-def _not_run(model: TfliteModel, subgraph: Subgraph) -> str:
-    """Why the tensors of a subgraph that is only called, or not run, cannot be read."""
+def _callers(model: TfliteModel) -> dict[int, str]:
+    """The first operator that runs each subgraph, by the subgraph's number."""
+    found: dict[int, str] = {}
     for caller in model.subgraphs:
         for operator in caller.operators:
-            if subgraph.index in operator.calls:
-                return (
-                    f"it lives inside a subgraph that {operator.name} runs, any number of times; "
-                    "only tensors outside can be made outputs"
-                )
+            for called in operator.calls:
+                found.setdefault(called, operator.name)
+    return found
+
+
+def _not_run(model: TfliteModel, subgraph: Subgraph, callers: Mapping[int, str]) -> str:
+    """Why the tensors of a subgraph that is only called, or not run, cannot be read."""
+    if subgraph.index in callers:
+        return (
+            f"it lives inside a subgraph that {callers[subgraph.index]} runs, any number of times; "
+            "only tensors outside can be made outputs"
+        )
     for signature in model.signatures:
         if signature.subgraph == subgraph.index:
             return (
@@ -120,6 +130,7 @@ class _Tapper:
             for i in dict.fromkeys(operator.outputs):
                 if i >= 0:
                     self.producers.setdefault(i, []).append(operator)
+        self.operands: dict[int, tuple[str, ...]] = {}
         opened = (subgraph.tensors[i].signature for i in subgraph.inputs)
         self.open_batch = any(signature and signature[0] < 0 for signature in opened)
 
@@ -128,7 +139,8 @@ class _Tapper:
         kinds = [self._kind(tensor) for tensor in tensors]
         inputs = dict.fromkeys(self.subgraph.inputs)
         computed = [i for i in self.producers if i not in inputs and kinds[i] != "state"]
-        rest = [i for i in range(len(tensors)) if i not in inputs and i not in set(computed)]
+        listed = {*inputs, *computed}
+        rest = [i for i in range(len(tensors)) if i not in listed]
         for kind in ("state", "weight", "activation", "output"):
             computed += [i for i in rest if kinds[i] == kind]
         for i in (*inputs, *computed):
@@ -149,7 +161,7 @@ class _Tapper:
     def _tap(self, tensor: Tensor, kind: Kind) -> TapPoint:
         producers = self.producers.get(tensor.index, [])
         makers = [] if tensor.index in self.inputs else producers
-        operands = dict.fromkeys(self.names[i] for op in makers[:1] for i in op.inputs if i >= 0)
+        operands = self._operands(makers[0]) if makers else ()
         shape, per = self._shape(tensor, kind)
         return TapPoint(
             name=self.names[tensor.index],
@@ -161,9 +173,16 @@ class _Tapper:
             subgraph=self.subgraph.index,
             quantization=tensor.quantization,
             per=per,
-            operands=tuple(operands),
+            operands=operands,
             untappable=self._untappable(tensor, kind, makers),
         )
+
+    def _operands(self, operator: Operator) -> tuple[str, ...]:
+        """Names of what ``operator`` reads; the same tuple for each of its outputs."""
+        if id(operator) not in self.operands:
+            names = (self.names[i] for i in operator.inputs if i >= 0)
+            self.operands[id(operator)] = tuple(dict.fromkeys(names))
+        return self.operands[id(operator)]
 
     def _shape(self, tensor: Tensor, kind: Kind) -> tuple[Shape, Per]:
         if kind == "weight":

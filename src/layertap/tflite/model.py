@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +12,11 @@ from layertap.core.quantization import Quantization
 from layertap.errors import CorruptModel
 from layertap.tflite import schema
 from layertap.tflite.flatbuffer import Flatbuffer, Table, damaged
+from layertap.tflite.foreign import what_is
+from layertap.tflite.sizes import check_shape, stored_bytes
+
+COMPRESSION = "COMPRESSION_METADATA"
+"""Metadata of a model whose constants are compressed. Source: tflite-micro, docs/compression.md."""
 
 Item = TypeVar("Item")
 
@@ -86,8 +91,10 @@ class TfliteModel:
 def parse(data: bytes) -> TfliteModel:
     """Read a .tflite file. Raises CorruptModel for what is damaged or not a .tflite file."""
     if len(data) < 8 or data[4:8] != schema.IDENTIFIER:
+        what = what_is(data)
         raise CorruptModel(
-            "this is not a .tflite file: the identifier TFL3 is missing",
+            f"this is not a .tflite file{f' but {what}' if what else ''}: "
+            "the identifier TFL3 is missing",
             hint="a .tflite file has it at bytes 4 to 8",
         )
     return _Parser(data).model()
@@ -105,13 +112,20 @@ class _Parser:
         if not self.graphs:
             raise damaged("it has no subgraph")
         subgraphs = tuple(self._subgraph(i, table) for i, table in enumerate(self.graphs))
+        if not subgraphs[0].tensors:
+            raise damaged("its main subgraph has no tensors")
         signatures = self.root.tables(schema.Model.SIGNATURE_DEFS)
-        return TfliteModel(
+        model = TfliteModel(
             self.data,
             subgraphs,
             tuple(self._signature(table, subgraphs) for table in signatures),
             self._metadata(),
         )
+        _refuse_loops(subgraphs)
+        # Compressed constants are shorter than their shape says.
+        if COMPRESSION not in model.metadata:
+            _refuse_short(subgraphs)
+        return model
 
     def _buffer(self, table: Table) -> range:
         """Where the buffer's bytes lie: in the flatbuffer, or after it in files above 2 GB."""
@@ -147,9 +161,11 @@ class _Parser:
         shape = _indices(table, schema.Tensor.SHAPE)
         signature = _indices(table, schema.Tensor.SHAPE_SIGNATURE)
         known = 0 <= code < len(schema.DTYPES)
+        name = table.text(schema.Tensor.NAME) or ""
+        check_shape(f"tensor {index} ({name!r})", shape)
         return Tensor(
             index=index,
-            name=table.text(schema.Tensor.NAME) or "",
+            name=name,
             dtype=schema.DTYPES[code] if known else f"type{code}",
             shape=shape,
             signature=signature if len(signature) == len(shape) and signature else None,
@@ -194,6 +210,44 @@ class _Parser:
             buffer = table.number(schema.Metadata.BUFFER, packer.uint32)
             found[table.text(schema.Metadata.NAME) or ""] = _at(self.buffers, buffer, "buffer")
         return found
+
+
+def _refuse_loops(subgraphs: Sequence[Subgraph]) -> None:
+    """Raise CorruptModel when subgraphs run one another in a circle; interpreters would never
+    come back from it."""
+    done: set[int] = set()
+    for start in range(len(subgraphs)):
+        trail = [(start, _called(subgraphs[start]))]
+        running = {start}
+        while trail:
+            current, waiting = trail[-1]
+            called = next((i for i in waiting if i not in done), None)
+            if called is None:
+                done.add(current)
+                running.discard(current)
+                trail.pop()
+            elif called in running:
+                raise damaged(f"subgraph {called} runs itself")
+            else:
+                running.add(called)
+                trail.append((called, _called(subgraphs[called])))
+
+
+def _called(subgraph: Subgraph) -> Iterator[int]:
+    return (i for operator in subgraph.operators for i in operator.calls)
+
+
+def _refuse_short(subgraphs: Sequence[Subgraph]) -> None:
+    """Raise CorruptModel for constants that lack bytes; kernels would read what lies behind."""
+    for subgraph in subgraphs:
+        for tensor in subgraph.tensors:
+            held = len(tensor.data)
+            needed = stored_bytes(tensor.dtype, tensor.shape) or 0
+            if 0 < held < needed and not tensor.sparse:
+                raise damaged(
+                    f"the constant {tensor.name!r} (tensor {tensor.index}) of shape "
+                    f"{list(tensor.shape)} has {held:,} bytes and needs {needed:,}"
+                )
 
 
 def _at(items: Sequence[Item], index: int, what: str) -> Item:

@@ -11,6 +11,7 @@ from layertap.errors import Untappable
 from layertap.tflite.flatbuffer import damaged
 from layertap.tflite.model import Tensor, TfliteModel
 from layertap.tflite.schema import BITS
+from layertap.tflite.sizes import stored_bytes
 
 
 def constant(model: TfliteModel, tensor: Tensor) -> Array:
@@ -27,7 +28,7 @@ def constant(model: TfliteModel, tensor: Tensor) -> Array:
         )
     bits = BITS.get(tensor.dtype, 8 * dtype.itemsize)
     count = math.prod(tensor.shape)
-    if any(size < 0 for size in tensor.shape) or len(tensor.data) != (count * bits + 7) // 8:
+    if len(tensor.data) != stored_bytes(tensor.dtype, tensor.shape):
         raise damaged(f"{tensor.name!r} of shape {tensor.shape} has {len(tensor.data):,} bytes")
     stored = model.data[tensor.data.start : tensor.data.stop]
     if bits < 8:
