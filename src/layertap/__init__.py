@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from layertap.errors import LayertapError
 
 if TYPE_CHECKING:
-    from layertap.api import Model, attach, load, open
+    from layertap.api import Model, attach, export, load, open
     from layertap.core.captures import Capture, Run, summarize
     from layertap.core.graph import Graph, TapPoint
     from layertap.core.plan import Plan
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "open": "layertap.api",
     "attach": "layertap.api",
+    "export": "layertap.api",
     "load": "layertap.api",
     "Model": "layertap.api",
     "Run": "layertap.core.captures",
@@ -40,6 +41,7 @@ __all__ = [
     "Run",
     "TapPoint",
     "attach",
+    "export",
     "load",
     "open",
     "summarize",

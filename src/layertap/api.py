@@ -17,11 +17,11 @@ from layertap.core.dtypes import Array
 from layertap.core.feeds import Feeds, make_feeds
 from layertap.core.graph import Graph
 from layertap.core.plan import Plan, make_plan
-from layertap.core.protocols import Json, Session
+from layertap.core.protocols import Exporter, Json, Session
 from layertap.core.run import OnProgress, execute, weights_digest
 from layertap.core.select import Selector, select
 from layertap.core.units import parse_bytes
-from layertap.errors import LayertapError, SourceError
+from layertap.errors import LayertapError, PlanError, SourceError, StoreError
 from layertap.runtimes.registry import Runtime, find_runtime
 from layertap.store.memory import MemoryStore
 
@@ -142,6 +142,41 @@ class Model:
         (tap,) = select(self.graph, name)
         return self.session.read(tap)
 
+    def export(
+        self,
+        to: str | Path | None = None,
+        *,
+        add_outputs: Selector = None,
+        until: Selector = None,
+    ) -> Any:
+        """A model that is the extractor: its outputs are taps, and it needs no layertap.
+
+        ``add_outputs`` keeps the model whole and gives it these further outputs. ``until`` keeps
+        only what computes these, its only outputs. Written to ``to``, which is returned; without
+        it the model is returned as the framework has it (bytes for a .tflite).
+
+        Raises NoSuchTap, Untappable, PlanError where the model or the runtime does not allow it,
+        and StoreError for a path that cannot be written.
+        """
+        if (add_outputs is None) == (until is None):
+            raise PlanError(
+                "an export needs either add_outputs or until",
+                hint='for instance until="*dense_1" for the model up to there',
+            )
+        session = self.session
+        if not isinstance(session, Exporter):
+            raise PlanError(
+                f"the runtime {session.provenance['runtime']!r} cannot export models",
+                hint="Keras, TensorFlow and .tflite models can be exported",
+            )
+        taps = select(self.graph, until if add_outputs is None else add_outputs)
+        origin = (session.provenance.get("model") or {}).get("path")
+        if to is not None and origin and Path(to).exists() and Path(origin).samefile(to):
+            raise StoreError(
+                f"{str(to)!r} is the model itself", hint="write the new model to another path"
+            )
+        return session.export(taps, None if to is None else Path(to), whole=until is None)
+
     def close(self) -> None:
         """Release the model. Idempotent."""
         self.session.close()
@@ -232,6 +267,20 @@ def attach(
         raise SourceError("only live models can be attached to", hint="use layertap.open instead")
     attached: AbstractContextManager[Mapping[str, Any]] = module.attach(model, taps, **options)
     return attached
+
+
+def export(
+    source: Any,
+    to: str | Path | None = None,
+    *,
+    add_outputs: Selector = None,
+    until: Selector = None,
+    runtime: str | None = None,
+    **options: Any,
+) -> Any:
+    """Open ``source`` and make a model of it whose outputs are taps: see :meth:`Model.export`."""
+    with open(source, runtime, **options) as model:
+        return model.export(to, add_outputs=add_outputs, until=until)
 
 
 def load(path: str | Path) -> Run:

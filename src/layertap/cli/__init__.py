@@ -21,6 +21,7 @@ from layertap.errors import LayertapError
 VERBS = {
     "ls": "list what can be read of a model",
     "capture": "run a model and read layers, to look at or onto disk",
+    "export": "write a model whose outputs are layers of another",
     "show": "what a run on disk holds: provenance, taps, summaries, values",
     "doctor": "what is installed, what is missing, and whether it works",
     "demo": "capture every layer of a small CNN that comes with layertap",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
@@ -82,6 +83,20 @@ class Session(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """A session that can also make a model of its own whose outputs are taps."""
+
+    def export(self, taps: Sequence[TapPoint], to: Path | None, /, *, whole: bool) -> Any:
+        """Write the model to ``to``, or return it in the framework's own form with None.
+
+        ``whole``: the model with ``taps`` as further outputs; else the part that computes them,
+        with no other output. The path appears complete or not at all. Raises Untappable, and
+        PlanError where the framework cannot express it.
+        """
+        ...
 
 
 class Sink(Protocol):

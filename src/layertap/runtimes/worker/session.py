@@ -14,11 +14,13 @@ import numpy as np
 
 from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.feeds import Feed, InputSpec
+from layertap.core.files import write_whole
 from layertap.core.graph import Graph, TapPoint, format_shape
 from layertap.core.protocols import Capabilities, Emit, Json
 from layertap.errors import FeedError, RunError, RuntimeFailure, SourceError, Untappable
 from layertap.runtimes.registry import Runtime, missing_runtime
 from layertap.runtimes.worker.process import Worker, WorkerFailure
+from layertap.tflite.cut import cut
 from layertap.tflite.edit import with_outputs
 from layertap.tflite.graph import MAIN, tap_graph
 from layertap.tflite.model import TfliteModel, parse
@@ -142,6 +144,19 @@ class TfliteSession(ABC):
         prepared = TflitePass(self, taps, self._slots)
         weakref.finalize(prepared, self.dropped.append, self._slots)
         return prepared
+
+    def export(self, taps: Sequence[TapPoint], to: Path | None, /, *, whole: bool) -> bytes | Path:
+        """The .tflite with ``taps`` as outputs: as bytes, or written to ``to``."""
+        self.check_open()
+        change = with_outputs if whole else cut
+        for tap in taps:
+            if tap.untappable:
+                raise Untappable(f"{tap.name!r} cannot be an output: {tap.untappable}", hint="")
+        data = change(self.data, [tap.index for tap in taps], subgraph=self.main)
+        if to is None:
+            return data
+        write_whole(to, data)
+        return to
 
     def request(self, header: Mapping[str, Any], arrays: Sequence[Array]) -> list[Array]:
         """One request to the worker, which forgets models that are no longer used."""
