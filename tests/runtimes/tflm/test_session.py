@@ -102,6 +102,15 @@ def test_every_tensor_of_every_shared_model_is_what_the_interpreter_preserves(
     assert compared > 100
 
 
+def test_a_layout_that_does_not_fit_the_model_is_refused_on_opening() -> None:
+    tensors = [TensorSpec("x", (1, 4)), TensorSpec("y", (1, 4))]
+    graph = SubgraphSpec(tensors, [0], [1], [OperatorSpec("RELU", [0], [1])])
+    for numbers in ((1, 1, 2, 0), (1, 1, 3, 0, 16, 32)):
+        layout = np.array(numbers, "<i4").tobytes()
+        with pytest.raises(CorruptModel, match="memory layout"):
+            layertap.open(write_tflite(graph, metadata={OFFLINE_PLAN: layout}), runtime="tflm")
+
+
 @pytest.mark.slow
 def test_hybrid_model_is_refused_with_the_native_message(shared: Path) -> None:
     path = shared / "models" / "mlperf-tiny" / "kws_float.tflite"

@@ -15,6 +15,7 @@ from layertap.errors import RunError, RuntimeFailure, SourceError
 from layertap.runtimes.registry import BUILTIN
 from layertap.runtimes.worker.process import WorkerFailure
 from layertap.runtimes.worker.session import TfliteSession
+from layertap.tflite.layout import layout_of
 from layertap.tflite.model import TfliteModel
 from layertap.tflite.schema import OPERATORS
 from layertap.tflite.state import state_of
@@ -58,6 +59,8 @@ class TflmSession(TfliteSession):
         timeout: float | None = None,
     ) -> None:
         super().__init__(source, keep_state=keep_state, timeout=timeout)
+        # The interpreter believes every offset of a layout that the file brings along.
+        layout_of(self.model)
         self._given = None if arena is None else _arena(arena)
         self._found = 0
 
