@@ -17,7 +17,7 @@ from layertap.core.dtypes import Array
 from layertap.core.feeds import Feeds, make_feeds
 from layertap.core.graph import Graph
 from layertap.core.plan import Plan, make_plan
-from layertap.core.protocols import Exporter, Json, Session
+from layertap.core.protocols import Exporter, Grouping, Json, Session
 from layertap.core.run import OnProgress, execute, weights_digest
 from layertap.core.select import Selector, select
 from layertap.core.units import parse_bytes
@@ -229,6 +229,7 @@ class Model:
         return make_plan(
             [tap for tap in self.graph if tap.name in chosen],
             taps_per_pass=self.session.capabilities.taps_per_pass,
+            group=self.session.group if isinstance(self.session, Grouping) else None,
             samples=samples,
             batches=self._executions(samples, batches),
         )

@@ -62,6 +62,19 @@ class BudgetExceeded(PlanError):
         self.available = available
 
 
+class ArenaExceeded(PlanError):
+    """A model, or a tap of it, needs a larger arena than there is; ``what`` names it."""
+
+    def __init__(self, what: str, needed: int, available: int, *, hint: str = "") -> None:
+        super().__init__(
+            f"{what} needs an arena of {needed:,} bytes, {needed - available:,} more than the "
+            f"{available:,} there are",
+            hint=hint,
+        )
+        self.needed = needed
+        self.available = available
+
+
 class RunError(LayertapError):
     """A run could not be carried out."""
 

@@ -55,6 +55,14 @@ def test_sizes(text: str, count: int) -> None:
     assert parse_bytes(text) == count
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("96K", 96 << 10), ("96KiB", 96 << 10), ("1.5kb", 1536), ("2M", 2 << 20), ("7 B", 7)],
+)
+def test_sizes_of_chips(text: str, count: int) -> None:
+    assert parse_bytes(text, binary=True) == count
+
+
 @pytest.mark.parametrize("text", ["", "lots", "-1", "2XB", "1e3", "i"])
 def test_bad_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size"):

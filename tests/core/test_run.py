@@ -85,7 +85,7 @@ def test_rows_are_the_same_however_the_work_is_cut(
     np.testing.assert_array_equal(run["w"].raw, [2.0])
     np.testing.assert_array_equal(run["total"].raw.sum(0), (X * 2).sum(0))
     np.testing.assert_array_equal(run["y"].samples, np.arange(8))
-    assert len(session.prepared) == (4 if taps_per_pass == 1 else 3 if taps_per_pass == 2 else 1)
+    assert len(session.prepared) == {None: 1, 1: 4, 2: 2}[taps_per_pass]
     assert all(size <= (batch or batch_size or 8) for size in session.sizes)
 
 

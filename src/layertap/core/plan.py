@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from layertap.core.graph import TapPoint, format_table
 from layertap.core.units import format_bytes
 from layertap.errors import BudgetExceeded, Untappable
+
+Group = Callable[[Sequence[TapPoint]], Sequence[Sequence[TapPoint]]]
+"""Splits taps into groups that one pass each can read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Plan:
         size = "unknown size" if sample is None else f"{format_bytes(sample)} per sample"
         if total is not None:
             size += f", {total:,} bytes in all for {self.samples} samples"
+        if len(self.passes) > 1:
+            size += f", in {len(self.passes)} passes"
         return f"{format_table(self.taps)}\n{len(self.taps)} taps, {size}"
 
 
@@ -59,12 +64,14 @@ def make_plan(
     taps: Sequence[TapPoint],
     *,
     taps_per_pass: int | None = None,
+    group: Group | None = None,
     samples: int | None = None,
     batches: int | None = None,
 ) -> Plan:
-    """A plan that reads ``taps`` in passes of at most ``taps_per_pass``.
+    """A plan that reads ``taps`` in passes of at most ``taps_per_pass``, or as ``group`` splits
+    those that a pass reads.
 
-    Raises Untappable for a tap that cannot be read.
+    Raises Untappable for a tap that cannot be read, and what ``group`` raises.
     """
     for tap in taps:
         if tap.untappable:
@@ -72,8 +79,12 @@ def make_plan(
                 f"{tap.name!r} cannot be read: {tap.untappable}",
                 hint="leave it out, for instance with '& ~\"NAME\"'",
             )
+    computed = [tap for tap in taps if tap.per != "run"]
+    groups = [computed] if group is None or not computed else group(computed)
     size = taps_per_pass or len(taps) or 1
-    passes = tuple(tuple(taps[i : i + size]) for i in range(0, len(taps), size))
+    passes = tuple(
+        tuple(together[i : i + size]) for together in groups for i in range(0, len(together), size)
+    )
     return Plan(tuple(taps), passes, samples, batches)
 
 

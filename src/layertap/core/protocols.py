@@ -26,7 +26,8 @@ class Capabilities:
 
     batch: the only batch size that one pass takes; None when it takes any.
     batched: the inputs have a batch axis; without one, a pass takes exactly one sample.
-    taps_per_pass: the most taps that one pass can read; None when there is no limit.
+    taps_per_pass: the most taps that one pass can read; None when there is no limit, or when
+        the session is a :class:`Grouping`, which knows better.
     traced: the graph is complete only after :meth:`Session.trace` has seen an example feed.
     bit_exact: the model's outputs are the same bits with and without taps.
     reason: why not, when ``bit_exact`` is False; written into every run's provenance.
@@ -95,6 +96,21 @@ class Exporter(Protocol):
         ``whole``: the model with ``taps`` as further outputs; else the part that computes them,
         with no other output. The path appears complete or not at all. Raises Untappable, and
         PlanError where the framework cannot express it.
+        """
+        ...
+
+
+@runtime_checkable
+class Grouping(Protocol):
+    """A session that decides itself which taps one pass can read together, where their number
+    does not tell: each tap may need a different amount of the device's memory."""
+
+    def group(self, taps: Sequence[TapPoint], /) -> Sequence[Sequence[TapPoint]]:
+        """``taps`` in as few groups as possible, each of which :meth:`Session.prepare` takes.
+
+        ``taps`` are as in :meth:`Session.prepare`; every one is in exactly one group, the groups
+        are in graph order, and the same taps give the same groups. Nothing is run. Raises
+        ArenaExceeded for a tap that no pass can read, and Untappable.
         """
         ...
 

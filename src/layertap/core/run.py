@@ -77,8 +77,7 @@ class _Run:
     def __init__(self, session: Session, plan: Plan, sink: Sink, budget: int | None) -> None:
         self.session, self.sink, self.budget = session, sink, budget
         self.weights = [tap for tap in plan.taps if tap.per == "run"]
-        groups = [[tap for tap in group if tap.per != "run"] for group in plan.passes]
-        self.passes: list[Pass] = [session.prepare(group) for group in groups if group]
+        self.passes: list[Pass] = [session.prepare(taps) for taps in plan.passes]
         self.skip = sink.samples
         self.samples = 0
         self.bytes = 0

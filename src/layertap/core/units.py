@@ -9,15 +9,19 @@ _FACTORS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
 
 
-def parse_bytes(size: int | str) -> int:
-    """``4096``, ``"512 MiB"``, ``"2GB"`` or ``"96K"`` in bytes; K, M, G are powers of 1000,
-    Ki, Mi, Gi powers of 1024. Raises ValueError for anything else."""
+def parse_bytes(size: int | str, *, binary: bool = False) -> int:
+    """``4096``, ``"512 MiB"``, ``"2GB"`` or ``"96K"`` in bytes; K, M, G are powers of 1000, or
+    with ``binary`` of 1024, as for the memory of chips; Ki, Mi, Gi always powers of 1024. Raises
+    ValueError for anything else."""
     if isinstance(size, int):
         return size
     found = _SIZE.fullmatch(size)
     if found is None or found[2].lower() not in _FACTORS:
-        raise ValueError(f"{size!r} is not a size such as 4096, 512MiB or 2GB")
-    return int(float(found[1]) * _FACTORS[found[2].lower()])
+        example = "4096, 512MiB or 2GB" if not binary else "98304, 96K or 96KiB"
+        raise ValueError(f"{size!r} is not a size such as {example}")
+    unit = found[2].lower()
+    factor = _FACTORS[f"{unit}i" if binary and unit in ("k", "m", "g", "t") else unit]
+    return int(float(found[1]) * factor)
 
 
 def format_bytes(count: int) -> str:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import layertap
 from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.graph import COMPUTED, TapPoint
+from layertap.core.protocols import Grouping
 from layertap.core.select import select
 from layertap.errors import FeedError, LayertapError, NoSuchTap, Untappable
 
@@ -95,6 +96,18 @@ class RuntimeSuite:
             graph = model.trace(case.feed)
             for tap in graph:
                 assert select(graph, tap.native) == (tap,)
+
+    def test_groups_hold_every_tap_once_in_graph_order(self, case: Case) -> None:
+        with self.open(case) as model:
+            if not isinstance(model.session, Grouping):
+                return
+            taps = _readable(model, case)
+            groups = model.session.group(taps)
+            assert groups == model.session.group(taps)
+            assert all(list(group) == _in_order(model, group) for group in groups)
+            assert sorted(t.name for g in groups for t in g) == sorted(t.name for t in taps)
+            for group in groups:
+                model.session.prepare(group)
 
     def test_operands_come_before(self, case: Case) -> None:
         with self.open(case) as model:
