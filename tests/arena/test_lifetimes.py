@@ -91,3 +91,16 @@ def nested(depth: int, calls: int) -> TfliteModel:
 def test_a_small_file_cannot_take_forever(depth: int, calls: int) -> None:
     with pytest.raises(CorruptModel, match="run one another more than"):
         lifetimes(nested(depth, calls))
+
+
+def test_neither_can_one_with_long_lists() -> None:
+    many = list(range(20_000))
+    leaf = SubgraphSpec(tensors(20_000), many, [0], [OperatorSpec("ADD_N", many, [0])])
+    graphs = [
+        SubgraphSpec(
+            tensors(2), [0], [1], [OperatorSpec("WHILE", [0], [1], {0: i + 1, 1: i + 1})] * 4
+        )
+        for i in range(5)
+    ]
+    with pytest.raises(CorruptModel, match="name 4,194,304 tensors"):
+        lifetimes(model(*graphs, leaf))

@@ -17,6 +17,9 @@ from layertap.tflite.model import Operator, TfliteModel
 MAX_SCOPES = 1 << 17
 """Scopes a model may have; subgraphs that run one another could make a small file take forever."""
 
+MAX_TOUCHES = 1 << 22
+"""Times that tensors may be named in all of them, for the same reason."""
+
 MAX_DEPTH = 64
 """Subgraphs that may be running inside one another."""
 
@@ -80,7 +83,7 @@ class _Walk:
         self.asked: dict[tuple[int, int], list[int]] = {}
         for number, request in enumerate(scratch):
             self.asked.setdefault((request.subgraph, request.operator), []).append(number)
-        self.scope = 0
+        self.scope = self.touches = 0
         self.steps: list[Step] = []
         self.entered: list[int] = []
 
@@ -92,6 +95,7 @@ class _Walk:
         self.entered.append(index)
         self._step(index, None)
         graph = self.model.subgraphs[index]
+        self._count(len(graph.inputs) + len(graph.outputs))
         for tensor in graph.inputs:
             self._born(index, tensor)
             self.last[index][tensor] = self.scope
@@ -105,6 +109,7 @@ class _Walk:
 
     def _operator(self, index: int, number: int, operator: Operator) -> None:
         self._step(index, number)
+        self._count(len(operator.inputs) + len(operator.outputs))
         outputs = [tensor for tensor in operator.outputs if tensor >= 0]
         for tensor in outputs:
             self._born(index, tensor)
@@ -122,6 +127,11 @@ class _Walk:
     def _born(self, index: int, tensor: int) -> None:
         if self.first[index][tensor] == UNUSED:
             self.first[index][tensor] = self.scope
+
+    def _count(self, touches: int) -> None:
+        self.touches += touches
+        if self.touches > MAX_TOUCHES:
+            raise damaged(f"its subgraphs run one another and name {MAX_TOUCHES:,} tensors so")
 
     def _step(self, subgraph: int, operator: int | None) -> None:
         if len(self.steps) >= MAX_SCOPES:
