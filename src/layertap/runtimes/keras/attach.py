@@ -16,7 +16,7 @@ from layertap.errors import NoSuchTap, RunError, Untappable
 from layertap.runtimes.keras.engine import load_engine
 from layertap.runtimes.keras.intercept import listening
 from layertap.runtimes.keras.naming import Ownership
-from layertap.runtimes.keras.record import OUTPUT, Recorder, Value
+from layertap.runtimes.keras.recorder import OUTPUT, Recorder, Value
 from layertap.runtimes.keras.session import KerasSession
 from layertap.runtimes.keras.sources import load
 
@@ -61,6 +61,7 @@ class LatestValues(Mapping[str, Array]):
             self._add,
             ownership=Ownership(model),
             reserved=dict.fromkeys(tap.name for tap in graph.inputs),
+            wants=self._wants,
             operands=self._chosen is None,
             on_begin=self._begin,
             on_end=self._end,
@@ -78,6 +79,9 @@ class LatestValues(Mapping[str, Array]):
 
     def _selects(self, tap: TapPoint) -> bool:
         return self._matches(tap) if self._chosen is None else tap.name in self._chosen
+
+    def _wants(self, name: str) -> bool:
+        return self._selects(TapPoint(name, "state", "", "", None, -1))
 
     def _begin(self) -> None:
         self._forget("the latest call of the model raised")

@@ -14,7 +14,7 @@ from layertap.runtimes.keras.engine import Engine, Shape, call_abstractly
 from layertap.runtimes.keras.inputs import Inputs
 from layertap.runtimes.keras.intercept import listening
 from layertap.runtimes.keras.naming import Ownership, Weight, unused
-from layertap.runtimes.keras.record import Recorder, Recording, Value
+from layertap.runtimes.keras.recorder import Recorder, Recording, Value
 
 BATCHES = (2, 3)
 """An axis 0 of these sizes for these batch sizes is the batch axis."""

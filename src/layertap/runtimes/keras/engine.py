@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from layertap.core.dtypes import Array
 from layertap.errors import RunError
 from layertap.runtimes.keras.intercept import listening
 from layertap.runtimes.keras.naming import Ownership
-from layertap.runtimes.keras.record import Recorder, Value
+from layertap.runtimes.keras.recorder import Recorder, Value
 
 Compiled = Callable[[Sequence[Array]], list[Array]]
 """Arrays in, one per input; the wanted values out. What comes out is the caller's."""
@@ -34,6 +34,8 @@ class Target:
     names: tuple[str, ...]
     shapes: tuple[Shape | None, ...]
     """Declared shapes of the inputs, where the model declares them."""
+    fused: bool = True
+    """Whether recurrent layers may run in fused kernels."""
 
     def values(self, tensors: Sequence[Any], wanted: Sequence[str]) -> list[Any]:
         """Call the model and return the wanted values. The caller provides the StatelessScope in
@@ -48,14 +50,22 @@ class Target:
             if value.name in names:
                 found[value.name] = value.tensor
 
-        self.run(tensors, keep)
+        self.run(tensors, keep, names)
         return in_order(found, wanted)
 
-    def run(self, tensors: Sequence[Any], on_value: Callable[[Value], None]) -> None:
-        """Call the model, likewise, and hand over every value."""
-        reserved = dict.fromkeys(self.names)
-        recorder = Recorder(self.model, on_value, ownership=self.ownership, reserved=reserved)
-        with listening(recorder, alone=True):
+    def run(
+        self, tensors: Sequence[Any], on_value: Callable[[Value], None], wanted: Collection[str]
+    ) -> None:
+        """Call the model, likewise, and hand over every value; the steps of recurrent layers only
+        where they are wanted."""
+        recorder = Recorder(
+            self.model,
+            on_value,
+            ownership=self.ownership,
+            reserved=dict.fromkeys(self.names),
+            wants=wanted.__contains__,
+        )
+        with listening(recorder, alone=True, fused=self.fused):
             self.call(tensors)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,8 @@ import numpy as np
 
 from layertap.core.dtypes import Array
 from layertap.runtimes.keras.engine import Compiled, Shape, Target, Traceable, call_abstractly
+from layertap.runtimes.keras.intercept import LOOPS
+from layertap.runtimes.keras.recurrent import Loop, heard_loop
 
 
 class Jax:
@@ -61,5 +64,22 @@ class Jax:
 def _trace(tensor: Any) -> Any:
     return getattr(tensor, "_trace", None)
 
+
+def _scan_with_states(original: Any, loop: Loop, f: Any, init: Any, xs: Any, **options: Any) -> Any:
+    """``jax.lax.scan`` over time steps, which also stacks the states that each leaves."""
+
+    def with_states(states: Any, x: Any) -> Any:
+        after, y = f(states, x)
+        flat = keras.tree.flatten(after)
+        return after, (y, {i: flat[i] for i in loop.wanted})
+
+    last, (ys, steps) = original(f=with_states, init=init, xs=xs, **options)
+    for i, stacked in steps.items():
+        # Backwards, scan stacks in the order of the inputs; the layer's own order is meant.
+        loop.keep(i, jax.numpy.flip(stacked, axis=0) if options.get("reverse") else stacked)
+    return last, ys
+
+
+LOOPS.append((jax.lax, "scan", partial(heard_loop, with_states=_scan_with_states)))
 
 ENGINE = Jax()

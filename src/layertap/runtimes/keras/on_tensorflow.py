@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,6 +13,8 @@ import tensorflow as tf
 from layertap.core.dtypes import Array
 from layertap.errors import LayertapError
 from layertap.runtimes.keras.engine import Compiled, Shape, Target, Traceable, call_abstractly
+from layertap.runtimes.keras.intercept import LOOPS
+from layertap.runtimes.keras.recurrent import Loop, heard_loop
 from layertap.runtimes.keras.tf_buffers import arrays as owned
 from layertap.runtimes.keras.tf_buffers import given_away, without_shared
 
@@ -128,5 +131,37 @@ def _inner(graph: str) -> str:
         return "it is computed inside a conditional branch"
     return "it is computed inside a nested compiled function"
 
+
+def _while_with_states(
+    original: Any, loop: Loop, cond: Any, body: Any, loop_vars: Any, **options: Any
+) -> Any:
+    """``tf.while_loop`` over time steps, which also writes down the states that each leaves."""
+    first = len(loop_vars) - loop.states
+    initial = keras.tree.flatten(loop_vars[first:])
+    length = loop.length()
+    lists = {
+        i: tf.TensorArray(initial[i].dtype, size=length, element_shape=initial[i].shape)
+        for i in loop.wanted
+    }
+
+    def with_states(lists: Any, *variables: Any) -> Any:
+        new = body(*variables)
+        states = keras.tree.flatten(tuple(new)[first:])
+        time = variables[0]
+        written = {i: array.write(time, states[i]) for i, array in lists.items()}
+        return (written, *new)
+
+    written, *results = original(
+        cond=lambda _, *variables: cond(*variables),
+        body=with_states,
+        loop_vars=(lists, *loop_vars),
+        **options,
+    )
+    for i, array in written.items():
+        loop.keep(i, array.stack())
+    return tuple(results)
+
+
+LOOPS.append((tf, "while_loop", partial(heard_loop, with_states=_while_with_states)))
 
 ENGINE = TensorFlow()

@@ -21,7 +21,7 @@ from layertap.runtimes.keras.engine import (
     call_abstractly,
     in_order,
 )
-from layertap.runtimes.keras.record import Value
+from layertap.runtimes.keras.recorder import Value
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Torch:
             tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
             try:
                 with torch.no_grad(), keras.StatelessScope():
-                    target.run(tensors, keep)
+                    target.run(tensors, keep, missing)
             except _AllRead:
                 pass
             return in_order(found, wanted)
