@@ -28,7 +28,7 @@ class Table:
     """Rows of text under columns."""
 
     columns: Sequence[Column]
-    rows: list[Sequence[str]] = field(default_factory=list)
+    rows: Sequence[Sequence[str]] = field(default_factory=list)
 
     def show(self, *, wide: bool = False) -> None:
         """Print the table; on a terminal fitted to its width unless ``wide``."""
