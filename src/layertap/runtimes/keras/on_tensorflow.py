@@ -15,8 +15,8 @@ from layertap.errors import LayertapError
 from layertap.runtimes.keras.engine import Compiled, Shape, Target, Traceable, call_abstractly
 from layertap.runtimes.keras.intercept import LOOPS
 from layertap.runtimes.keras.recurrent import Loop, heard_loop
-from layertap.runtimes.keras.tf_buffers import arrays as owned
-from layertap.runtimes.keras.tf_buffers import given_away, without_shared
+from layertap.runtimes.tfgraph.buffers import arrays as owned
+from layertap.runtimes.tfgraph.buffers import given_away, without_shared
 
 _Key = tuple[tuple[tuple[int, ...], Any], ...]
 

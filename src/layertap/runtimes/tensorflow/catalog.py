@@ -1,0 +1,307 @@
+"""The tap points of a graph: every tensor of every node, inside loops and branches too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from layertap.core.dtypes import Array, numpy_dtype
+from layertap.core.graph import Graph, Kind, Per, TapPoint
+from layertap.errors import CorruptModel
+from layertap.runtimes.tensorflow.batching import Batching, merged
+from layertap.runtimes.tensorflow.opened import Opened
+from layertap.runtimes.tensorflow.writes import writes
+from layertap.runtimes.tfgraph.accumulate import Place
+from layertap.runtimes.tfgraph.infer import Path, Type, Types, infer, through
+from layertap.runtimes.tfgraph.order import in_order
+from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope
+
+HIDDEN = "layertap/"
+"""Names of nodes of our own start with this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a tap is. ``type`` holds what is known of its shape for every batch size. ``looped``:
+    it has one value per iteration. ``sample``: axis 0 of each value counts samples. ``maybe``: it
+    is in a branch, which a batch may not take."""
+
+    place: Place
+    type: Type
+    looped: bool
+    sample: bool
+    maybe: bool
+
+
+@dataclass
+class Catalog:
+    """``graph`` with, by tap name, where each computed tap is and how each weight is read."""
+
+    graph: Graph = field(default_factory=lambda: Graph(()))
+    found: dict[str, Found] = field(default_factory=dict)
+    weights: dict[str, Callable[[], Array]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """The scope being listed: names of what its arguments stand for outside."""
+
+    path: Path
+    prefix: str
+    own: str
+    variables: Mapping[str, str]
+    operands: Mapping[str, tuple[str, ...]]
+    untappable: str
+
+
+def catalog(opened: Opened, batching: Batching) -> Catalog:
+    """List the graph. Raises CorruptModel when TensorFlow refuses it."""
+    return _Lister(opened, batching).catalog()
+
+
+def trials(opened: Opened, batching: Batching) -> tuple[Types, Types]:
+    """Types of all tensors for two batch sizes."""
+    try:
+        return _trial(opened, batching, 0, True), _trial(opened, batching, 1, True)
+    except CorruptModel:
+        # Sizes that the graph leaves open may have to fit together in ways that only it knows.
+        return _trial(opened, batching, 0, False), _trial(opened, batching, 1, False)
+
+
+def _trial(opened: Opened, batching: Batching, number: int, free: bool) -> Types:
+    known = {
+        name: Type(tf.resource, (), (variable.dtype, variable.shape))
+        for name, variable in opened.variables.items()
+    }
+    for name, tensor in opened.passed.items():
+        shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
+        known[name] = Type(tensor.dtype, shape)
+    for one in opened.inputs:
+        known[one.node] = Type(one.dtype, batching.trial(one, number, free=free))
+    return infer(opened.scope, known, opened.versions)
+
+
+class _Lister:
+    def __init__(self, opened: Opened, batching: Batching) -> None:
+        self._opened, self._batching = opened, batching
+        self._first, self._second = trials(opened, batching)
+        self._inputs = {one.node: one for one in opened.inputs}
+        self._names: dict[tuple[Path, Ref], str] = {}
+        self._used: set[str] = set()
+        self._taps: list[TapPoint] = []
+        self._broken: dict[tuple[Path, str], str] = {}
+        self._hidden: dict[tuple[Path, str], tuple[str, ...]] = {}
+        self._result = Catalog()
+        self._written = frozenset(writes(opened.scope, opened.resources).values())
+        self._reserved = {one.name for one in opened.inputs}
+
+    def catalog(self) -> Catalog:
+        inside = _Inside((), "", "", {name: name for name in self._opened.variables}, {}, "")
+        self._scope(self._opened.scope, inside)
+        self._result.graph = Graph(self._taps)
+        return self._result
+
+    def _scope(self, scope: Scope, inside: _Inside) -> None:
+        for node in in_order(scope.nodes):
+            reason = self._why_not(node, inside)
+            if reason:
+                self._broken[inside.path, node.name] = reason
+            for i, branch in enumerate(node.branches):
+                self._branch(scope, node, i, branch, inside, reason)
+            if node.name.startswith(HIDDEN):
+                self._hidden[inside.path, node.name] = self._operands(node, inside)
+            elif node.op != ARGUMENT:
+                self._node(scope, node, inside, reason)
+
+    def _why_not(self, node: Node, inside: _Inside) -> str:
+        """Why a node cannot run, of itself or because of what it needs."""
+        if inside.untappable:
+            return inside.untappable
+        if not inside.path and node.name in self._opened.broken:
+            return self._opened.broken[node.name]
+        if not inside.path and node.name in self._opened.variables:
+            return self._opened.variables[node.name].missing
+        needed = [*(ref[0] for ref in node.inputs), *node.controls]
+        return next((why for n in needed if (why := self._broken.get((inside.path, n)))), "")
+
+    def _branch(
+        self, scope: Scope, node: Node, number: int, branch: Scope, inside: _Inside, reason: str
+    ) -> None:
+        loop = node.op in LOOPS
+        given = dict(zip(branch.args, node.inputs[0 if loop else 1 :], strict=True))
+        variables = {
+            arg: variable
+            for arg, ref in given.items()
+            if (variable := inside.variables.get(through(scope, ref, ("Identity",))[0]))
+        }
+        if loop and number == 0:
+            reason = (
+                reason or "it is part of a loop's condition, which TensorFlow lets nothing out of"
+            )
+        shown = self._shown(node.name, inside)
+        self._scope(
+            branch,
+            _Inside(
+                (*inside.path, (node.name, number)),
+                f"{shown}/{node.roles[number]}/",
+                f"{node.name}/",
+                variables,
+                {arg: self._operand(inside, ref) for arg, ref in given.items()},
+                reason,
+            ),
+        )
+
+    def _shown(self, name: str, inside: _Inside) -> str:
+        return inside.prefix + name.removeprefix(inside.own)
+
+    def _operand(self, inside: _Inside, ref: Ref) -> tuple[str, ...]:
+        if ref[0] in inside.operands:
+            return inside.operands[ref[0]]
+        if (inside.path, ref[0]) in self._hidden:
+            return self._hidden[inside.path, ref[0]]
+        name = self._names.get((inside.path, ref))
+        return () if name is None else (name,)
+
+    def _operands(self, node: Node, inside: _Inside) -> tuple[str, ...]:
+        found = (name for ref in node.inputs for name in self._operand(inside, ref))
+        return tuple(dict.fromkeys(found))
+
+    def _node(self, scope: Scope, node: Node, inside: _Inside, reason: str) -> None:
+        operands = self._operands(node, inside)
+        first = self._first[inside.path]
+        output = 0
+        while (node.name, output) in first:
+            ref = (node.name, output)
+            self._tensor(scope, node, ref, inside, operands, reason)
+            output += 1
+
+    def _tensor(
+        self,
+        scope: Scope,
+        node: Node,
+        ref: Ref,
+        inside: _Inside,
+        operands: tuple[str, ...],
+        reason: str,
+    ) -> None:
+        one, two = self._first[inside.path][ref], self._second[inside.path][ref]
+        read, kind_of = self._reader(scope, node, inside, two)
+        tap_type = kind_of or replace(one, shape=merged(one.shape, two.shape))
+        name = self._unused(self._proposed(ref, inside))
+        self._names[inside.path, ref] = name
+        loops = [self._is_loop(inside.path, i) for i in range(len(inside.path))]
+        looped, maybe = any(loops), bool(loops) and not loops[0]
+        kind, per, sample = self._kind(ref, inside, read is not None, one, two)
+        reason = (
+            reason or _not_an_array(tap_type) or (_unstable(one) if looped and not read else "")
+        )
+        shape = tap_type.shape
+        if looped and read is None and shape is not None:
+            shape = (shape[0], None, *shape[1:]) if sample else (None, *shape)
+        self._taps.append(
+            TapPoint(
+                name,
+                kind,
+                "VarHandleOp" if kind_of else node.op,
+                tap_type.dtype.name,
+                shape,
+                len(self._taps),
+                per=per,
+                operands=operands,
+                untappable=reason,
+            )
+        )
+        if read is not None:
+            self._result.weights[name] = read
+        self._result.found[name] = Found(Place(inside.path, ref), tap_type, looped, sample, maybe)
+
+    def _is_loop(self, path: Path, depth: int) -> bool:
+        scope = self._opened.scope
+        for name, number in path[:depth]:
+            scope = scope.nodes[name].branches[number]
+        return scope.nodes[path[depth][0]].op in LOOPS
+
+    def _proposed(self, ref: Ref, inside: _Inside) -> str:
+        if not inside.path:
+            if ref[0] in self._inputs:
+                return self._inputs[ref[0]].name
+            label = self._opened.outputs.get(ref) or self._opened.labels.get(ref[0])
+            if label:
+                return label
+        shown = self._shown(ref[0], inside)
+        return f"{shown}:{ref[1]}" if ref[1] else shown
+
+    def _unused(self, name: str) -> str:
+        unused, number = name, 0
+        while unused in self._used or (number and unused in self._reserved):
+            number += 1
+            unused = f"{name}_{number}"
+        self._used.add(unused)
+        return unused
+
+    def _kind(
+        self, ref: Ref, inside: _Inside, weight: bool, one: Type, two: Type
+    ) -> tuple[Kind, Per, bool]:
+        if weight:
+            return "weight", "run", False
+        if not inside.path and ref[0] in self._inputs:
+            counts = self._batching.counts(self._inputs[ref[0]])
+            return "input", "sample" if counts else "batch", counts
+        axes = one.shape[:1] if one.shape else (), two.shape[:1] if two.shape else ()
+        sample = self._batching.batched and axes == tuple(
+            (size,) for size in self._batching.sizes()
+        )
+        output = not inside.path and ref in self._opened.outputs
+        return "output" if output else "activation", "sample" if sample else "batch", sample
+
+    def _reader(
+        self, scope: Scope, node: Node, inside: _Inside, known: Type
+    ) -> tuple[Callable[[], Array] | None, Type | None]:
+        """How a weight is read without running, and its type if the tensor's own says nothing."""
+        if not inside.path and node.name in self._opened.variables:
+            variable = self._opened.variables[node.name]
+            return variable.read, Type(variable.dtype, variable.shape)
+        if not inside.path and node.name in self._opened.passed:
+            tensor = self._opened.passed[node.name]
+            if _not_an_array(Type(tensor.dtype, None)):
+                return None, None
+            return lambda: np.array(tensor.numpy()), None
+        origin = scope.nodes[through(scope, (node.name, 0), ("Identity",))[0]]
+        if origin.op == "ReadVariableOp":
+            return self._variable(scope, origin, inside), None
+        if origin.op != "Const" or known.shape is None:
+            return None, None
+        return lambda: np.array(tf.make_ndarray(origin.proto.attr["value"].tensor)), None
+
+    def _variable(self, scope: Scope, read: Node, inside: _Inside) -> Callable[[], Array] | None:
+        """The value that a variable has before anything ran, if that is what a node reads."""
+        handle = through(scope, read.inputs[0], ("Identity",))[0]
+        name = inside.variables.get(handle)
+        ordered = bool(read.controls) or bool(inside.path)
+        if name is None or (name in self._written and ordered):
+            return None
+        return self._opened.variables[name].read
+
+
+def _unstable(inside: Type) -> str:
+    if inside.shape is not None and None not in inside.shape:
+        return ""
+    return "its shape may change from one iteration to the next"
+
+
+def _not_an_array(kind: Type) -> str:
+    """Why values of a type are no NumPy array, or an empty text."""
+    name: Any = kind.dtype.name
+    if name == "resource":
+        return "it is a handle, not values"
+    if name == "variant":
+        return "it is a list or a data set of TensorFlow's own"
+    if name == "string":
+        return "its values are strings"
+    if numpy_dtype(name) is None:
+        return f"its values are {name}, for which NumPy has no type"
+    return ""

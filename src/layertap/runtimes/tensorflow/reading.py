@@ -1,0 +1,128 @@
+"""One selection of taps, compiled: from arrays to the values of each tap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from layertap.core.dtypes import Array
+from layertap.core.graph import TapPoint, format_shape
+from layertap.errors import FeedError
+from layertap.runtimes.tensorflow.catalog import Catalog, Found
+from layertap.runtimes.tensorflow.opened import Opened
+from layertap.runtimes.tensorflow.variables import Variable
+from layertap.runtimes.tensorflow.writes import writes
+from layertap.runtimes.tfgraph.accumulate import Listed, expose
+from layertap.runtimes.tfgraph.compiled import Compiled, Program, eagerly
+from layertap.runtimes.tfgraph.scope import Ref, Scope
+
+
+class Variables:
+    """The variables that one selection needs: live ones as they are, others once copied, and those
+    that the graph assigns as copies that start anew with each batch."""
+
+    def __init__(self, opened: Opened, scope: Scope) -> None:
+        self._opened = opened
+        self._written = frozenset(writes(scope, opened.resources).values())
+        self._copies: dict[str, Any] = {}
+        self.handles = {
+            name: self._handle(name, variable)
+            for name, variable in opened.variables.items()
+            if name in scope.nodes
+        }
+
+    def _handle(self, name: str, variable: Variable) -> Any:
+        live = variable.handle()
+        if live is not None and name not in self._written:
+            return live
+        if name not in self._copies:
+            with eagerly():
+                value = tf.constant(variable.read(), variable.dtype)
+                self._copies[name] = tf.Variable(value, shape=variable.shape, trainable=False)
+        return self._copies[name].handle
+
+    def reset(self) -> None:
+        """Give assigned variables the values that the model has at present."""
+        for name, copy in self._copies.items():
+            if name in self._written:
+                with eagerly():
+                    copy.assign(self._opened.variables[name].read())
+
+
+class Reading:
+    """Compiled for a selection of taps and a set of fed inputs."""
+
+    def __init__(
+        self, opened: Opened, listed: Catalog, taps: Sequence[TapPoint], fed: Sequence[str]
+    ) -> None:
+        self._found = [listed.found[tap.name] for tap in taps]
+        inside = [(f.place, f.type) for f in self._found if f.place.path]
+        scope, lists = expose(opened.scope, inside) if inside else (opened.scope, [])
+        self._places: list[Ref | Listed] = []
+        remaining = iter(lists)
+        for found in self._found:
+            self._places.append(next(remaining) if found.place.path else found.place.ref)
+        fetches = [ref for place in self._places for ref in _refs(place)]
+        scope = scope.ancestors(fetches)
+        _check_fed(opened, scope, fed)
+        self._variables = Variables(opened, scope)
+        given = {
+            one.node: tf.TensorSpec(one.shape, one.dtype)
+            for one in opened.inputs
+            if one.name in fed
+        }
+        passed = {name: tensor for name, tensor in opened.passed.items() if name in scope.nodes}
+        program = Program(
+            scope,
+            given,
+            {**passed, **self._variables.handles},
+            opened.library,
+            opened.versions,
+        )
+        self._compiled = Compiled(program, fetches)
+
+    def __call__(self, tensors: Sequence[Any], samples: int) -> list[Array | None]:
+        """The value of each tap; None for one in a branch that was not taken."""
+        self._variables.reset()
+        arrays = iter(self._compiled(tensors))
+        values: list[Array | None] = []
+        for found, place in zip(self._found, self._places, strict=True):
+            if isinstance(place, Listed):
+                each = place.values([next(arrays) for _ in place.refs])
+                values.append(_joined(found, each, samples))
+            else:
+                values.append(next(arrays))
+        return values
+
+
+def _check_fed(opened: Opened, scope: Scope, fed: Sequence[str]) -> None:
+    for one in opened.inputs:
+        node = scope.nodes.get(one.node)
+        if node is None or one.name in fed or node.op == "PlaceholderWithDefault":
+            continue
+        raise FeedError(
+            f"the taps need the input {one.name!r}, which is not fed",
+            hint=f"it takes {format_shape(one.shape)} {one.dtype.name}",
+        )
+
+
+def _refs(place: Ref | Listed) -> tuple[Ref, ...]:
+    return place.refs if isinstance(place, Listed) else (place,)
+
+
+def _joined(found: Found, each: list[Array], samples: int) -> Array | None:
+    """The values of all executions as one array, the iterations behind the batch axis."""
+    if not found.looped:
+        return each[0] if each else None
+    if not each and found.maybe:
+        return None
+    axis = 1 if found.sample else 0
+    if each:
+        return np.stack(each, axis)
+    shape = [size or 0 for size in found.type.shape or ()]
+    if found.sample:
+        shape[0] = samples
+    return np.empty((*shape[:axis], 0, *shape[axis:]), found.type.dtype.as_numpy_dtype)

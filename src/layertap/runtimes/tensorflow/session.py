@@ -1,0 +1,192 @@
+"""A TensorFlow graph opened for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from layertap.core.dtypes import Array
+from layertap.core.feeds import Feed, InputSpec
+from layertap.core.graph import Graph, TapPoint, format_shape
+from layertap.core.protocols import Capabilities, Emit, Json, Pass
+from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure, Untappable
+from layertap.runtimes.tensorflow.batching import Batching, batching
+from layertap.runtimes.tensorflow.catalog import Catalog, catalog
+from layertap.runtimes.tensorflow.live import Untraced, brief
+from layertap.runtimes.tensorflow.opened import Input, Opened
+from layertap.runtimes.tensorflow.reading import Reading
+
+REASON = (
+    "TensorFlow's graph optimizer fuses and folds operations differently when values in between "
+    "become outputs: the last bits can differ"
+)
+
+
+class TensorFlowSession:
+    """See :class:`layertap.core.protocols.Session`.
+
+    Variables that the graph assigns are copies that start each batch with the model's own values;
+    the model's are never assigned.
+    """
+
+    def __init__(self, source: Opened | Untraced) -> None:
+        self._source: Opened | Untraced | None = source
+        self._opened: Opened | None = None
+        self._batching = Batching(True, None)
+        self._catalog = Catalog(Graph((), complete=False))
+        self._traced: dict[Any, tuple[Opened, Batching, Catalog]] = {}
+        self._untraced = isinstance(source, Untraced)
+        if isinstance(source, Opened):
+            self._untraced = any(one.shape is None for one in source.inputs)
+            self._use(source)
+
+    def _use(self, opened: Opened) -> tuple[Opened, Batching, Catalog]:
+        self._opened = opened
+        self._batching = batching(opened.inputs)
+        self._catalog = catalog(opened, self._batching)
+        return self._opened, self._batching, self._catalog
+
+    @property
+    def graph(self) -> Graph:
+        return self._catalog.graph
+
+    @property
+    def inputs(self) -> Sequence[InputSpec]:
+        if isinstance(self._source, Untraced):
+            return self._source.inputs
+        return [self._batching.spec(one) for one in self._fed()]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            batch=self._batching.size,
+            batched=self._batching.batched,
+            traced=self._untraced,
+            bit_exact=False,
+            reason=REASON,
+        )
+
+    @property
+    def provenance(self) -> Mapping[str, Json]:
+        facts = {} if self._opened is None else self._opened.provenance
+        return {"runtime": "tensorflow", "version": tf.__version__, "model": {}, **facts}
+
+    def trace(self, feed: Feed, /) -> Graph:
+        """The graph for feeds like this one. Raises FeedError when it does not take the feed."""
+        self._check_open()
+        if not self._untraced:
+            return self.graph
+        arrays = {name: np.asarray(value) for name, value in feed.items()}
+        key = tuple((name, a.shape[1:], a.dtype) for name, a in arrays.items())
+        if key not in self._traced:
+            if isinstance(self._source, Untraced):
+                opened = self._source.trace(arrays)
+            else:
+                opened = self._ranked(arrays)
+            self._traced[key] = self._use(opened)
+        self._opened, self._batching, self._catalog = self._traced[key]
+        return self.graph
+
+    def read(self, tap: TapPoint, /) -> Array:
+        self._check_open()
+        if tap.name not in self._catalog.weights:
+            raise RunError(f"{tap.name!r} is no weight", hint="capture it instead")
+        return self._catalog.weights[tap.name]()
+
+    def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
+        self._check_open()
+        for tap in taps:
+            if tap.untappable:
+                raise Untappable(
+                    f"{tap.name!r} cannot be read: {tap.untappable}", hint="leave it out"
+                )
+        computed = [tap for tap in taps if tap.kind != "input"]
+        return partial(self._run, tuple(taps), computed, {})
+
+    def close(self) -> None:
+        self._source = self._opened = None
+        self._traced.clear()
+        self._catalog.weights.clear()
+
+    def _check_open(self) -> Opened | Untraced:
+        if self._source is None:
+            raise RunError("the model is closed", hint="open it again")
+        return self._source
+
+    def _fed(self) -> tuple[Input, ...]:
+        return () if self._opened is None else self._opened.inputs
+
+    def _run(
+        self,
+        taps: tuple[TapPoint, ...],
+        computed: Sequence[TapPoint],
+        readings: dict[tuple[str, ...], Reading],
+        feed: Feed,
+        emit: Emit,
+    ) -> None:
+        self._check_open()
+        arrays = self._arrays(feed)
+        values = iter(self._compute(computed, readings, arrays) if computed else ())
+        for tap in taps:
+            value = arrays[tap.name].copy() if tap.kind == "input" else next(values)
+            if value is not None:
+                emit(tap, value)
+
+    def _arrays(self, feed: Feed) -> dict[str, Array]:
+        """The fed arrays in the order of the inputs. Raises FeedError for wrong shapes."""
+        arrays: dict[str, Array] = {}
+        for one in self._fed():
+            if one.name not in feed:
+                continue
+            array = np.asarray(feed[one.name])
+            if not tf.TensorShape(one.shape).is_compatible_with(array.shape):
+                raise FeedError(
+                    f"the input {one.name!r} has shape {format_shape(array.shape)}, "
+                    f"expected {format_shape(one.shape)}",
+                    hint=f"dtype {one.dtype.name}",
+                )
+            arrays[one.name] = array
+        return arrays
+
+    def _compute(
+        self,
+        taps: Sequence[TapPoint],
+        readings: dict[tuple[str, ...], Reading],
+        arrays: Mapping[str, Array],
+    ) -> list[Array | None]:
+        try:
+            reading = readings.get(tuple(arrays))
+            if reading is None:
+                reading = readings[tuple(arrays)] = self._reading(taps, tuple(arrays))
+            return reading(list(arrays.values()), self._samples(arrays))
+        except LayertapError:
+            raise
+        except Exception as error:
+            raise RuntimeFailure(
+                f"TensorFlow failed while running the graph: {brief(error)}",
+                hint="run the model on this input without layertap to see whether it takes it",
+            ) from error
+
+    def _reading(self, taps: Sequence[TapPoint], fed: tuple[str, ...]) -> Reading:
+        assert self._opened is not None
+        return Reading(self._opened, self._catalog, taps, fed)
+
+    def _samples(self, arrays: Mapping[str, Array]) -> int:
+        counted = (arrays[one.name] for one in self._fed() if self._batching.counts(one))
+        return next((len(array) for array in counted), 1)
+
+    def _ranked(self, arrays: Mapping[str, Array]) -> Opened:
+        """The graph with ranks for inputs of unknown rank, as they are fed."""
+        assert isinstance(self._source, Opened)
+        inputs = tuple(
+            replace(one, shape=(None, *arrays[one.name].shape[1:]) if arrays[one.name].ndim else ())
+            if one.shape is None and one.name in arrays
+            else one
+            for one in self._source.inputs
+        )
+        return replace(self._source, inputs=inputs)

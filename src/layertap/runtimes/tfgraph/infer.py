@@ -1,0 +1,262 @@
+"""Dtypes and shapes of every tensor, found without running and without copying constants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
+from tensorflow.python.framework import tensor_util
+
+from layertap.errors import CorruptModel
+from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope
+
+Shape = tuple[int | None, ...]
+
+Path = tuple[tuple[str, int], ...]
+"""Where a scope is: the nodes that run it, outermost first, each with the number of the branch."""
+
+SMALL = 256
+"""Constants with more elements than this say nothing about shapes."""
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """dtype, shape (None where unknown), for handles of variables the variable's own dtype and
+    shape, and for what is known to be constant its value."""
+
+    dtype: Any
+    shape: Shape | None
+    handle: tuple[Any, Shape | None] | None = None
+    value: Any = None
+
+
+Types = dict[Path, dict[Ref, Type]]
+
+
+def infer(scope: Scope, known: Mapping[str, Type], versions: Any) -> Types:
+    """Types of all tensors of ``scope`` and of the scopes inside it.
+
+    ``known`` gives inputs (placeholders with the shapes they are fed) and variables by node.
+    Raises CorruptModel when TensorFlow refuses the graph, as with shapes that contradict.
+    """
+    found: Types = {}
+    _infer(scope, known, versions, (), found)
+    return found
+
+
+def _infer(
+    scope: Scope, known: Mapping[str, Type], versions: Any, path: Path, found: Types
+) -> None:
+    """What a loop or branch returns is known better from inside than from its node, so what
+    follows is looked at again with that, as long as that tells more."""
+    learnt: dict[str, Any] = {}
+    for _ in range(_ROUNDS):
+        graph = _imported(scope, known, versions, learnt)
+        types = found[path] = {
+            (operation.name, i): _type(tensor, known.get(operation.name))
+            for operation in graph.get_operations()
+            for i, tensor in enumerate(operation.outputs)
+        }
+        more: dict[str, Any] = {}
+        for node in scope.nodes.values():
+            if node.branches:
+                shapes = _infer_branches(node, graph, versions, path, found)
+                if shapes != [types[node.name, i].shape for i in range(len(shapes))]:
+                    more[node.name] = shapes
+            elif node.op == "TensorListStack":
+                length = _list_length(node, scope, graph)
+                if length is not None and types[node.name, 0].shape != (length, *_row(node, types)):
+                    more[node.name] = length
+        if all(learnt.get(name) == value for name, value in more.items()):
+            break
+        learnt |= more
+
+
+def _imported(
+    scope: Scope, known: Mapping[str, Type], versions: Any, learnt: Mapping[str, Any]
+) -> Any:
+    skeleton = graph_pb2.GraphDef(versions=versions)
+    for node in scope.nodes.values():
+        _add(skeleton, node, known.get(node.name), learnt.get(node.name))
+    graph = tf.Graph()
+    try:
+        with graph.as_default():
+            tf.graph_util.import_graph_def(skeleton, name="")
+    except (ValueError, tf.errors.OpError) as error:
+        raise CorruptModel(
+            f"TensorFlow refuses the graph: {str(error).strip().partition(chr(10))[0][:300]}",
+            hint="the file is damaged, or inputs were given shapes that do not fit",
+        ) from error
+    return graph
+
+
+def _row(node: Node, types: Mapping[Ref, Type]) -> Shape:
+    return (types[node.name, 0].shape or (None,))[1:]
+
+
+def _type(tensor: Any, known: Type | None) -> Type:
+    shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
+    return Type(
+        tensor.dtype.base_dtype,
+        shape,
+        None if known is None else known.handle,
+        None if known is None else known.value,
+    )
+
+
+def _add(skeleton: Any, node: Node, known: Type | None, learnt: Any) -> None:
+    proto = skeleton.node.add(name=node.name)
+    if known is None and node.op == "Const":
+        known = _large(node.proto)
+    if known is None:
+        proto.op = node.op
+        for key, value in node.proto.attr.items():
+            if not key.startswith("_"):
+                proto.attr[key].CopyFrom(value)
+        proto.input.extend(f"{name}:{output}" for name, output in node.inputs)
+        if isinstance(learnt, int):
+            proto.attr["num_elements"].i = learnt
+        elif learnt is not None:
+            shapes = [tf.TensorShape(shape).as_proto() for shape in learnt]
+            proto.attr["output_shapes"].list.ClearField("shape")
+            proto.attr["output_shapes"].list.shape.extend(shapes)
+    elif known.value is not None:
+        proto.op = "Const"
+        proto.attr["dtype"].type = known.dtype.as_datatype_enum
+        proto.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(known.value, known.dtype))
+    elif known.handle is not None:
+        proto.op = "VarHandleOp"
+        proto.attr["dtype"].type = known.handle[0].as_datatype_enum
+        proto.attr["shape"].shape.CopyFrom(tf.TensorShape(known.handle[1]).as_proto())
+        proto.attr["shared_name"].s = node.name.encode()
+    else:
+        proto.op = "Placeholder"
+        proto.attr["dtype"].type = known.dtype.as_datatype_enum
+        proto.attr["shape"].shape.CopyFrom(tf.TensorShape(known.shape).as_proto())
+
+
+def _large(proto: Any) -> Type | None:
+    tensor = proto.attr["value"].tensor
+    shape = tuple(axis.size for axis in tensor.tensor_shape.dim)
+    if math.prod(shape) <= SMALL:
+        return None
+    return Type(tf.as_dtype(tensor.dtype), shape)
+
+
+def _infer_branches(
+    node: Node, graph: Any, versions: Any, path: Path, found: Types
+) -> list[Shape | None]:
+    """Types inside the scopes that a node runs, and the shapes of what it returns. Inside a loop an
+    argument has the shape that it has before the first iteration, as long as the body does not
+    change it."""
+    start = 0 if node.op in LOOPS else 1
+    outer = [_passed(ref, graph, found[path]) for ref in node.inputs[start:]]
+    if node.op in LOOPS:
+        outer = _in_loop(node.branches[-1], outer, versions)
+    returned: list[list[Shape | None]] = []
+    for i, inner in enumerate(node.branches):
+        inside: Path = (*path, (node.name, i))
+        known = dict(zip(inner.args, outer, strict=True))
+        _infer(inner, known, versions, inside, found)
+        returned.append([found[inside][ref].shape for ref in inner.results])
+    if node.op in LOOPS:
+        return [one.shape for one in outer]
+    return [_common(shapes) for shapes in zip(*returned, strict=True)]
+
+
+def _in_loop(body: Scope, before: list[Type], versions: Any) -> list[Type]:
+    """The types of loop variables that hold for every iteration."""
+    types = list(_invariant(body, before))
+    for _ in range(_ROUNDS):
+        trial: Types = {}
+        _infer(body, dict(zip(body.args, types, strict=True)), versions, (), trial)
+        results = [trial[()][ref] for ref in body.results]
+        relaxed = [_relaxed(a, b) for a, b in zip(types, results, strict=True)]
+        if relaxed == types:
+            return types
+        types = relaxed
+    return [one if one.handle else replace(one, shape=None, value=None) for one in types]
+
+
+def _common(shapes: Sequence[Shape | None]) -> Shape | None:
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) < len(shapes) or len({len(shape) for shape in known}) != 1:
+        return None
+    sizes = zip(*known, strict=True)
+    return tuple(size[0] if len(set(size)) == 1 else None for size in sizes)
+
+
+def _list_length(node: Node, scope: Scope, graph: Any) -> int | None:
+    """How many tensors a list holds that was reserved before a loop that fills it in, as
+    ``tf.map_fn`` and ``tf.TensorArray`` do."""
+    name, output = through(scope, node.inputs[0], ("Identity",))
+    loop = scope.nodes[name]
+    if loop.op not in LOOPS:
+        return None
+    body = loop.branches[-1]
+    kept = through(body, body.results[output], ("Identity", "TensorListSetItem"))
+    if kept != (body.args[output], 0):
+        return None
+    made = scope.nodes[through(scope, loop.inputs[output], ("Identity",))[0]]
+    if made.op != "TensorListReserve":
+        return None
+    value = _evaluated(graph, made.inputs[1])
+    return None if value is None else int(value)
+
+
+def through(scope: Scope, ref: Ref, ops: Sequence[str]) -> Ref:
+    """Where a tensor comes from, before operations that hand on their first input."""
+    node = scope.nodes[ref[0]]
+    while node.op in ops and not _resizes(node):
+        ref = node.inputs[0]
+        node = scope.nodes[ref[0]]
+    return ref
+
+
+def _resizes(node: Node) -> bool:
+    attributes = node.proto.attr
+    key = "resize_if_index_out_of_bounds"
+    return key in attributes and bool(attributes[key].b)
+
+
+def _passed(ref: Ref, graph: Any, types: Mapping[Ref, Type]) -> Type:
+    known = types[ref]
+    sizes = [size for size in known.shape or (None,) if size is not None]
+    if known.shape is None or len(sizes) < len(known.shape) or math.prod(sizes) > SMALL:
+        return known
+    if known.handle is not None or not (known.dtype.is_integer or known.dtype.is_bool):
+        return known
+    return replace(known, value=_evaluated(graph, ref))
+
+
+def _evaluated(graph: Any, ref: Ref) -> Any:
+    """The value of a tensor that depends on constants and known shapes only, else None."""
+    tensor = graph.get_operation_by_name(ref[0]).outputs[ref[1]]
+    return tensor_util.try_evaluate_constant(tensor)
+
+
+def _invariant(body: Scope, before: Sequence[Type]) -> Iterator[Type]:
+    """What is known of loop variables: a value only where the body passes it on as it is."""
+    for arg, result, known in zip(body.args, body.results, before, strict=True):
+        same = through(body, result, ("Identity",)) == (arg, 0)
+        yield known if same else replace(known, value=None)
+
+
+def _relaxed(before: Type, after: Type) -> Type:
+    if before.shape == after.shape or before.value is not None or before.handle is not None:
+        return before
+    if before.shape is None or after.shape is None or len(before.shape) != len(after.shape):
+        return replace(before, shape=None)
+    sizes = zip(before.shape, after.shape, strict=True)
+    return replace(before, shape=tuple(a if a == b else None for a, b in sizes))
+
+
+def argument_type(node: Node) -> Any:
+    """The dtype of an argument's node."""
+    assert node.op == ARGUMENT
+    return tf.as_dtype(node.proto.attr["dtype"].type).base_dtype
