@@ -22,7 +22,7 @@ from layertap.core.run import OnProgress, execute, weights_digest
 from layertap.core.select import Selector, select
 from layertap.core.units import parse_bytes
 from layertap.errors import LayertapError, PlanError, SourceError, StoreError
-from layertap.runtimes.registry import Runtime, find_runtime
+from layertap.runtimes.registry import Runtime, find_runtime, source_path
 from layertap.store.memory import MemoryStore
 
 
@@ -35,7 +35,7 @@ def open(source: Any, runtime: str | None = None, **options: Any) -> Model:
 
     Raises UnknownSource, CorruptModel, MissingRuntime or SourceError.
     """
-    if isinstance(source, str | Path) and not Path(source).exists():
+    if isinstance(source, str | Path) and not source_path(source).exists():
         raise SourceError(f"there is no file {str(source)!r}", hint="check the path")
     row = find_runtime(source, runtime)
     try:

@@ -21,8 +21,9 @@ class Runtime:
 
     ``module`` is imported when the runtime is used; it offers ``open(source, **options)`` and
     returns a :class:`layertap.core.protocols.Session`, and may offer ``attach(obj, selector)``.
-    ``suffixes`` are file suffixes it opens, ``roots`` the root modules of live objects'
-    types, ``packages`` what must be installed, ``extra`` the layertap extra that installs it.
+    ``suffixes`` are file suffixes it opens, ``holds`` names of files by which it knows a folder,
+    ``roots`` the root modules of live objects' types, ``packages`` what must be installed,
+    ``extra`` the layertap extra that installs it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Runtime:
     packages: tuple[str, ...]
     suffixes: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
 
     def missing(self) -> str:
         """The first package that is not installed, or an empty text."""
@@ -55,8 +57,17 @@ def missing_runtime(runtime: Runtime, package: str) -> MissingRuntime:
 
 
 BUILTIN = (
-    # Keras before PyTorch: with its torch backend, a Keras model is an nn.Module too.
+    # Keras before the others: its models are nn.Modules or TensorFlow objects too.
     Runtime("keras", "layertap.runtimes.keras", "keras", ("keras",), (".keras", ".h5"), ("keras",)),
+    Runtime(
+        "tensorflow",
+        "layertap.runtimes.tensorflow",
+        "tensorflow",
+        ("tensorflow",),
+        (".pb", ".pbtxt", ".meta"),
+        ("tensorflow",),
+        ("saved_model.pb", "saved_model.pbtxt"),
+    ),
     Runtime("torch", "layertap.runtimes.torch", "torch", ("torch",), (".pt", ".pth"), ("torch",)),
     Runtime("litert", "layertap.runtimes.litert", "litert", ("ai_edge_litert",), (".tflite",)),
     Runtime("tflm", "layertap.runtimes.tflm", "tflm", ("tflite_micro",), (".tflite",)),
@@ -70,6 +81,13 @@ ENTRY_POINTS = "layertap.runtimes"
 def runtimes() -> tuple[Runtime, ...]:
     """The built-in runtimes, then those that other packages register."""
     return (*BUILTIN, *(entry.load() for entry in entry_points(group=ENTRY_POINTS)))
+
+
+def source_path(source: str | Path) -> Path:
+    """The file or folder that a source names: ``folder#part`` means ``folder``, unless there is
+    something of just that name."""
+    path, (head, mark, _) = Path(source), str(source).rpartition("#")
+    return Path(head) if mark and not path.exists() else path
 
 
 def find_runtime(source: Any, name: str | None = None) -> Runtime:
@@ -96,7 +114,10 @@ def _by_name(name: str) -> Runtime:
 
 def _fits(runtime: Runtime, source: Any) -> bool:
     if isinstance(source, str | Path):
-        return Path(source).suffix.lower() in runtime.suffixes
+        path = source_path(source)
+        if path.is_dir() and runtime.holds:
+            return any((path / name).is_file() for name in runtime.holds)
+        return path.suffix.lower() in runtime.suffixes
     return any(root in runtime.roots for root in _root_modules(source))
 
 
@@ -107,11 +128,17 @@ def _root_modules(source: Any) -> Iterator[str]:
 
 def _unknown(source: Any) -> SourceError:
     suffixes = ", ".join(dict.fromkeys(s for runtime in runtimes() for s in runtime.suffixes))
+    if isinstance(source, str | Path) and source_path(source).is_dir():
+        names = dict.fromkeys(name for runtime in runtimes() for name in runtime.holds)
+        return UnknownSource(
+            f"no runtime opens the folder {str(source)!r}",
+            hint=f"a folder that is a model holds {' or '.join(names)}",
+        )
     if isinstance(source, str | Path):
         return UnknownSource(
             f"no runtime opens {str(source)!r}", hint=f"files end in one of {suffixes}"
         )
     return UnknownSource(
         f"no runtime opens a {type(source).__module__}.{type(source).__qualname__}",
-        hint=f"pass a Keras or PyTorch model, or a file that ends in one of {suffixes}",
+        hint=f"pass a Keras, TensorFlow or PyTorch model, or a file that ends in one of {suffixes}",
     )

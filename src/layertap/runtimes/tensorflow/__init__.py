@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ if "tensorflow" not in sys.modules:
     # Start-up notices are kept off stderr unless the user asked for a log level.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
+from layertap.runtimes.tensorflow.graphs import Interface
 from layertap.runtimes.tensorflow.session import TensorFlowSession
 from layertap.runtimes.tensorflow.sources import load
 
@@ -19,6 +21,8 @@ def open(
     signature: str | None = None,
     session: Any = None,
     checkpoint: str | Path | None = None,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> TensorFlowSession:
     """Open a ``tf.function``, a ConcreteFunction, a ``tf.Graph`` or ``tf.compat.v1.Session``, a
     SavedModel folder, a ``.pb``, ``.pbtxt`` or ``.meta`` file.
@@ -26,12 +30,19 @@ def open(
     ``signature`` picks one of a SavedModel's, as does ``folder#signature``. ``session`` is the
     ``tf.compat.v1.Session`` that holds the values of a live graph's variables, ``checkpoint`` the
     prefix of the files that hold those of a file's, if they do not lie where they usually do.
+    ``outputs`` names the tensors of a graph without signatures that are wanted (``"probs"``,
+    ``"split:1"``): then only what they need is listed. ``inputs`` names those to feed; by default
+    they are the placeholders.
 
     Raises UnknownSource, CorruptModel or SourceError.
     """
-    return TensorFlowSession(
-        load(source, signature=signature, session=session, checkpoint=checkpoint)
-    )
+    given = Interface(_by_name(inputs), _by_name(outputs))
+    opened = load(source, signature=signature, session=session, checkpoint=checkpoint, given=given)
+    return TensorFlowSession(opened)
+
+
+def _by_name(tensors: Sequence[str] | None) -> dict[str, str] | None:
+    return None if tensors is None else {name.removesuffix(":0"): name for name in tensors}
 
 
 __all__ = ["open"]

@@ -28,12 +28,14 @@ _OF_ITS_OWN = (_INIT, "__saved_model_train_op")
 _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 
 
-def open_path(path: Path, signature: str | None, checkpoint: str | Path | None) -> Opened:
+def open_path(
+    path: Path, signature: str | None, checkpoint: str | Path | None, given: Interface
+) -> Opened:
     """Raises SourceError, UnknownSource or CorruptModel."""
     if path.name in SAVED:
         path = path.parent
     if path.is_dir():
-        return _saved_model(path, signature, checkpoint)
+        return _saved_model(path, signature, checkpoint, given)
     if signature is not None:
         raise SourceError(
             f"{str(path)!r} has no signatures", hint="only SavedModel folders have signatures"
@@ -42,19 +44,21 @@ def open_path(path: Path, signature: str | None, checkpoint: str | Path | None) 
     if path.suffix.lower() == ".meta":
         prefix = str(checkpoint or path.with_suffix(""))
         meta = _parsed(path, meta_graph_pb2.MetaGraphDef(), lambda m: bool(m.graph_def.node))
-        return open_graph(meta.graph_def, _started(meta), _variables(meta, prefix), facts)
+        return open_graph(meta.graph_def, _started(meta, given), _variables(meta, prefix), facts)
     graph = _parsed(path, graph_pb2.GraphDef(), lambda g: bool(g.node))
     if checkpoint is not None:
         meta = meta_graph_pb2.MetaGraphDef(graph_def=graph)
-        return open_graph(graph, Interface(), _variables(meta, str(checkpoint)), facts)
-    return open_graph(graph, Interface(), _valueless, facts)
+        return open_graph(graph, given, _variables(meta, str(checkpoint)), facts)
+    return open_graph(graph, given, _valueless, facts)
 
 
 def _valueless(node: Node) -> Variable:
     return Unknown(*declared(node), "the file holds no values of variables; give a checkpoint")
 
 
-def _saved_model(path: Path, signature: str | None, checkpoint: str | Path | None) -> Opened:
+def _saved_model(
+    path: Path, signature: str | None, checkpoint: str | Path | None, given: Interface
+) -> Opened:
     file = next((path / name for name in SAVED if (path / name).is_file()), None)
     if file is None:
         raise UnknownSource(
@@ -69,10 +73,10 @@ def _saved_model(path: Path, signature: str | None, checkpoint: str | Path | Non
             f"{str(path)!r} has variables, but their file variables/variables.index is missing",
             hint="copy the whole folder, with its folder 'variables'",
         )
-    name = _signature(meta, signature)
+    name = None if given.outputs is not None else _signature(meta, signature)
     values = sorted(prefix.parent.glob("variables.*"))
     facts = {"model": {"sha256": _sha256([file, *values]), "path": str(path)}, "signature": name}
-    interface = _started(meta, path, name)
+    interface = _started(meta, given, path, name)
     return open_graph(meta.graph_def, interface, _variables(meta, str(checkpoint or prefix)), facts)
 
 
@@ -102,9 +106,11 @@ def _signature(meta: Any, wanted: str | None) -> str | None:
     return wanted
 
 
-def _started(meta: Any, path: Path | None = None, signature: str | None = None) -> Interface:
+def _started(
+    meta: Any, given: Interface, path: Path | None = None, signature: str | None = None
+) -> Interface:
     """What of a meta graph is wanted, with what fills its tables and where its assets are."""
-    inputs = outputs = None
+    inputs, outputs = given.inputs, given.outputs
     if signature is not None:
         chosen = meta.signature_def[signature]
         inputs, outputs = _tensors(chosen.inputs), _tensors(chosen.outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +12,13 @@ import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 
 from layertap.core.protocols import Json
+from layertap.errors import SourceError
 from layertap.runtimes.tensorflow.legacy import modernized
 from layertap.runtimes.tensorflow.live import named_outputs
 from layertap.runtimes.tensorflow.opened import Input, Opened
 from layertap.runtimes.tensorflow.variables import Variable
-from layertap.runtimes.tfgraph.infer import Shape
+from layertap.runtimes.tensorflow.writes import writes
+from layertap.runtimes.tfgraph.infer import Shape, infer
 from layertap.runtimes.tfgraph.order import in_order
 from layertap.runtimes.tfgraph.scope import Node, Ref, Scope, flatten
 
@@ -25,6 +28,25 @@ TABLES = (
     "MutableHashTableV2",
     "MutableHashTableOfTensorsV2",
     "MutableDenseHashTableV2",
+)
+_FILES = frozenset(
+    {
+        "RestoreV2",
+        "Restore",
+        "RestoreSlice",
+        "SaveV2",
+        "Save",
+        "SaveSlices",
+        "MergeV2Checkpoints",
+        "WriteFile",
+    }
+)
+_WAITING = (
+    "QueueDequeue",
+    "ReaderRead",
+    "IteratorGetNext",
+    "IteratorToStringHandle",
+    "TakeManySparse",
 )
 _SHAPED_SINCE = 24
 """Version of GraphDef since which a placeholder without dimensions is a scalar; before, unknown."""
@@ -52,34 +74,89 @@ def open_graph(
 ) -> Opened:
     """``variable`` finds the variable behind a VarHandleOp.
 
-    Raises CorruptModel for a damaged graph and SourceError for unknown operations.
+    Raises CorruptModel for a damaged graph, SourceError for unknown operations and for names of
+    inputs or outputs that the graph does not have.
     """
     wanted = [*(interface.inputs or {}).values(), *(interface.outputs or {}).values()]
+    _check_names(graph, wanted)
     needed = None
     if interface.outputs is not None:
         needed = [*(text.partition(":")[0] for text in wanted), *interface.starts]
-    scope = flatten(graph, wanted, interface.starts, keep=needed)
-    found, starts = scope.results, scope.effects
-    scope, broken = modernized(replace(scope, results=(), effects=()))
+    flat = flatten(graph, wanted, interface.starts, keep=needed)
+    scope, broken = modernized(replace(flat, results=(), effects=()))
     scope = _separate(scope, interface.texts or {})
-    inputs = tuple(_inputs(scope, interface.inputs, found, graph.versions.producer))
-    outputs = found[len(interface.inputs or {}) :]
+    starts = replace(scope.ancestors(flat.effects), effects=flat.effects)
+    count = len(interface.inputs or {})
+    fed, outputs = flat.results[:count], flat.results[count:]
+    scope, fed = _cut(scope, fed, graph.versions)
+    if interface.outputs is None:
+        broken |= _machinery(scope)
+    else:
+        scope = scope.ancestors([*fed, *outputs])
+    inputs = tuple(_inputs(scope, interface.inputs, fed, graph.versions.producer))
+    keys = interface.outputs or {}
+    named = named_outputs(scope.nodes, zip(keys, outputs, strict=True))
     if interface.outputs is None:
         named = dict.fromkeys(_ends(scope, inputs), "")
-    else:
-        named = named_outputs(scope.nodes, zip(interface.outputs, outputs, strict=True))
+    handles = {**scope.nodes, **starts.nodes}.values()
     return Opened(
         scope,
         {function.signature.name: function for function in graph.library.function},
         graph.versions,
         inputs,
         named,
-        {n.name: variable(n) for n in scope.nodes.values() if n.op == "VarHandleOp"},
+        {node.name: variable(node) for node in handles if node.op == "VarHandleOp"},
         provenance,
         broken=broken,
         starts=starts,
         keep=keep,
     )
+
+
+def _check_names(graph: Any, wanted: Sequence[str]) -> None:
+    nodes = {node.name for node in graph.node}
+    for text in wanted:
+        if text.partition(":")[0] not in nodes:
+            near = difflib.get_close_matches(text.partition(":")[0], nodes, n=3, cutoff=0.5)
+            raise SourceError(
+                f"the graph has no tensor {text!r}",
+                hint=f"near names: {', '.join(near)}" if near else f"it has {len(nodes)} nodes",
+            )
+
+
+def _cut(scope: Scope, fed: Sequence[Ref], versions: Any) -> tuple[Scope, tuple[Ref, ...]]:
+    """``scope`` with placeholders for the tensors in ``fed`` that are none."""
+    computed = [ref for ref in fed if scope.nodes[ref[0]].op not in PLACEHOLDERS]
+    if not computed:
+        return scope, tuple(fed)
+    types = infer(scope, {}, versions)[()]
+    nodes, given = dict(scope.nodes), {}
+    for ref in computed:
+        proto = node_def_pb2.NodeDef()
+        proto.attr["dtype"].type = types[ref].dtype.as_datatype_enum
+        proto.attr["shape"].shape.CopyFrom(tf.TensorShape(types[ref].shape).as_proto())
+        name = f"{ref[0]}/fed_{ref[1]}"
+        nodes[name] = Node(name, "Placeholder", (), (), proto)
+        given[ref] = (name, 0)
+    for node in scope.nodes.values():
+        inputs = tuple(given.get(ref, ref) for ref in node.inputs)
+        nodes[node.name] = replace(nodes[node.name], inputs=inputs)
+    return replace(scope, nodes=nodes), tuple(given.get(ref, ref) for ref in fed)
+
+
+def _machinery(scope: Scope) -> dict[str, str]:
+    """In a graph of which nobody said what is wanted: what initializes, trains, saves, restores and
+    feeds the model, with the reason why it is left alone. Its order relative to the rest, and so
+    what the rest reads while it runs, is in the program that made the graph only."""
+    variables = {n.name: n.name for n in scope.nodes.values() if n.op == "VarHandleOp"}
+    changes = writes(scope, variables)
+    found = {name: f"it assigns the variable {changes[name]!r}" for name in changes}
+    for node in scope.nodes.values():
+        if node.op in _FILES:
+            found[node.name] = f"{node.op} reads or writes files"
+        elif node.op.startswith(_WAITING):
+            found[node.name] = f"{node.op} waits for data that nobody delivers"
+    return found
 
 
 def _separate(scope: Scope, texts: Mapping[str, str]) -> Scope:
@@ -104,6 +181,8 @@ def _inputs(
 ) -> Iterator[Input]:
     if names is None:
         fed = [n for n in scope.nodes.values() if n.op in PLACEHOLDERS and not _is_handle(n)]
+        texts = [n for n in fed if n.op == "PlaceholderWithDefault" and _is_text(n)]
+        fed = [node for node in fed if node not in texts]  # the file names of savers
         several = len(fed) > 1
         for node in fed:
             optional = several or node.op == "PlaceholderWithDefault"
@@ -117,6 +196,10 @@ def _inputs(
 
 def _is_handle(node: Node) -> bool:
     return tf.as_dtype(node.proto.attr["dtype"].type) in (tf.resource, tf.variant)
+
+
+def _is_text(node: Node) -> bool:
+    return bool(tf.as_dtype(node.proto.attr["dtype"].type) == tf.string)
 
 
 def _declared(node: Node, producer: int) -> tuple[Any, Shape | None]:

@@ -28,8 +28,8 @@ class Input:
 class Opened:
     """``variables`` and ``passed`` (other tensors from outside the graph) by their node; ``broken``
     says of nodes why neither they nor what needs them can run; ``labels`` are names for people to
-    go by, for nodes named by chance; ``starts`` are nodes to run once before anything else, such as
-    those that fill tables."""
+    go by, for nodes named by chance; ``starts`` is what runs once before anything that looks things
+    up in tables, to fill them."""
 
     scope: Scope
     library: Mapping[str, Any]
@@ -41,7 +41,7 @@ class Opened:
     passed: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
-    starts: tuple[str, ...] = ()
+    starts: Scope | None = None
     keep: Any = None
     """What must stay alive as long as the model: the owner of live variables."""
 

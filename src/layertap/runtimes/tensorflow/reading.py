@@ -12,6 +12,7 @@ from layertap.core.dtypes import Array
 from layertap.core.graph import TapPoint, format_shape
 from layertap.errors import FeedError
 from layertap.runtimes.tensorflow.catalog import Catalog, Found
+from layertap.runtimes.tensorflow.graphs import TABLES
 from layertap.runtimes.tensorflow.opened import Opened
 from layertap.runtimes.tensorflow.variables import Variable
 from layertap.runtimes.tensorflow.writes import writes
@@ -52,11 +53,34 @@ class Variables:
                     copy.assign(self._opened.variables[name].read())
 
 
+class Starter:
+    """Fills the tables of a graph, once, when something needs them."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened: Opened | None = opened
+
+    def __call__(self, scope: Scope) -> None:
+        """Called with what is about to run."""
+        opened = self._opened
+        if opened is None or not opened.starts or not opened.starts.effects:
+            return
+        if any(node.op in TABLES for node in scope.nodes.values()):
+            handles = Variables(opened, opened.starts).handles
+            program = Program(opened.starts, {}, handles, opened.library, opened.versions)
+            Compiled(program, (), opened.starts.effects)(())
+            self._opened = None
+
+
 class Reading:
     """Compiled for a selection of taps and a set of fed inputs."""
 
     def __init__(
-        self, opened: Opened, listed: Catalog, taps: Sequence[TapPoint], fed: Sequence[str]
+        self,
+        opened: Opened,
+        listed: Catalog,
+        taps: Sequence[TapPoint],
+        fed: Sequence[str],
+        starter: Starter,
     ) -> None:
         self._found = [listed.found[tap.name] for tap in taps]
         inside = [(f.place, f.type) for f in self._found if f.place.path]
@@ -68,6 +92,7 @@ class Reading:
         fetches = [ref for place in self._places for ref in _refs(place)]
         scope = scope.ancestors(fetches)
         _check_fed(opened, scope, fed)
+        starter(scope)
         self._variables = Variables(opened, scope)
         given = {
             one.node: tf.TensorSpec(one.shape, one.dtype)

@@ -19,7 +19,7 @@ from layertap.runtimes.tensorflow.batching import Batching, batching
 from layertap.runtimes.tensorflow.catalog import Catalog, catalog
 from layertap.runtimes.tensorflow.live import Untraced, brief
 from layertap.runtimes.tensorflow.opened import Input, Opened
-from layertap.runtimes.tensorflow.reading import Reading
+from layertap.runtimes.tensorflow.reading import Reading, Starter
 
 REASON = (
     "TensorFlow's graph optimizer fuses and folds operations differently when values in between "
@@ -40,6 +40,7 @@ class TensorFlowSession:
         self._batching = Batching(True, None)
         self._catalog = Catalog(Graph((), complete=False))
         self._traced: dict[Any, tuple[Opened, Batching, Catalog]] = {}
+        self._starter: Starter | None = None
         self._untraced = isinstance(source, Untraced)
         if isinstance(source, Opened):
             self._untraced = any(one.shape is None for one in source.inputs)
@@ -174,7 +175,9 @@ class TensorFlowSession:
 
     def _reading(self, taps: Sequence[TapPoint], fed: tuple[str, ...]) -> Reading:
         assert self._opened is not None
-        return Reading(self._opened, self._catalog, taps, fed)
+        if self._starter is None:
+            self._starter = Starter(self._opened)
+        return Reading(self._opened, self._catalog, taps, fed, self._starter)
 
     def _samples(self, arrays: Mapping[str, Array]) -> int:
         counted = (arrays[one.name] for one in self._fed() if self._batching.counts(one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,21 @@ from layertap.runtimes.tfgraph.scope import Node
 
 
 def load(
-    source: Any, *, signature: str | None, session: Any, checkpoint: str | Path | None
+    source: Any,
+    *,
+    signature: str | None,
+    session: Any,
+    checkpoint: str | Path | None,
+    given: Interface,
 ) -> Opened | Untraced:
     """Raises UnknownSource, CorruptModel, or SourceError with near names for a signature."""
     if isinstance(source, str | Path):
         path, name = split(source)
-        return open_path(path, signature or name, checkpoint)
+        return open_path(path, signature or name, checkpoint, given)
     if isinstance(source, tf.compat.v1.Session | tf.compat.v1.InteractiveSession):
         source, session = source.graph, source
     if isinstance(source, tf.Graph):
-        return open_live_graph(source, session)
+        return open_live_graph(source, session, given)
     if isinstance(source, tf.Module) or hasattr(source, "signatures"):
         source = _member(source, signature)
     if isinstance(source, tf.types.experimental.ConcreteFunction):
@@ -69,7 +75,7 @@ def _member(source: Any, signature: str | None) -> Any:
     return signatures[wanted]
 
 
-def open_live_graph(graph: Any, session: Any) -> Opened:
+def open_live_graph(graph: Any, session: Any, given: Interface) -> Opened:
     """A graph of this process; its variables have the values that they have in ``session``."""
     session = session or tf.compat.v1.get_default_session()
     if session is not None and session.graph is not graph:
@@ -87,7 +93,8 @@ def open_live_graph(graph: Any, session: Any) -> Opened:
     tables = graph.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
     starts = tuple(operation.name for operation in tables)
     facts = {"model": {"sha256": None, "type": origin(graph)}}
-    return open_graph(graph.as_graph_def(), Interface(starts=starts), variable, facts, keep=session)
+    interface = replace(given, starts=starts)
+    return open_graph(graph.as_graph_def(), interface, variable, facts, keep=session)
 
 
 def _read(graph: Any, name: str) -> Any:
