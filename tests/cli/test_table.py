@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layertap.cli.table import Column, Table, shortened
+from layertap.cli.table import Column, Table, printable, shortened
 
 COLUMNS = (
     Column("#"),
@@ -43,3 +43,9 @@ def test_shortened_keeps_both_ends():
     assert shortened("abcdefghij", 5) == "ab…ij"
     assert shortened("abcdefghij", 4) == "ab…j"
     assert shortened("abc", 3) == "abc"
+
+
+def test_names_cannot_command_the_terminal():
+    lines = Table(COLUMNS, [("#1", "a\x1b[2Jb\nc\u202e", "", "1", "")]).lines(None)
+    assert "a?[2Jb?c?" in lines[1]
+    assert printable("model/conv/ß…") == "model/conv/ß…"

@@ -25,10 +25,13 @@ class Column:
 
 @dataclass(slots=True)
 class Table:
-    """Rows of text under columns."""
+    """Rows of text under columns; what would command the terminal is made visible."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rows = [[printable(cell) for cell in row] for row in self.rows]
 
     def show(self, *, wide: bool = False) -> None:
         """Print the table; on a terminal fitted to its width unless ``wide``."""
@@ -98,6 +101,13 @@ class Table:
             _print_dim(f"({', '.join(told)} to fit the terminal; --wide shows everything)")
 
 
+def printable(text: str) -> str:
+    """``text`` in one line without control characters, which names in a file may have."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
 def shortened(text: str, width: int) -> str:
     """``text`` in ``width`` characters, its middle replaced by an ellipsis where it is longer."""
     if len(text) <= width:
@@ -123,4 +133,4 @@ def _print_dim(text: str) -> None:
     Console(soft_wrap=True, highlight=False).print(Text(text, style="dim"))
 
 
-__all__ = ["Column", "Table", "shortened"]
+__all__ = ["Column", "Table", "printable", "shortened"]

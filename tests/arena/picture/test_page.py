@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from layertap.arena.picture.page import page
+from layertap.arena.picture.page import Grid, page
 
 HOSTILE = '</style><script>alert("x")</script>\x00'
 
@@ -49,3 +49,13 @@ def test_names_cannot_break_out(make_map) -> None:
     text = page(make_map(rows, weights=[(HOSTILE, 3)]), HOSTILE, [HOSTILE])
     assert "script" not in read(text).seen
     assert text.count("</style>") == 3
+
+
+def test_tables_of_the_caller_come_first(chain) -> None:
+    grid = Grid(
+        ("memory", "left"), [("ram", "12"), (HOSTILE, "-3")], frozenset({1}), frozenset({1})
+    )
+    text = page(chain, "net.tflite", tables={"Board": grid})
+    assert text.index("Board") < text.index("Arena")
+    assert '<td class="n">-3</td>' in text
+    assert "script" not in read(text).seen

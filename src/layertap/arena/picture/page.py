@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -48,10 +49,13 @@ class Grid:
 
 
 def page(
-    memory: MemoryMap, title: str, facts: Sequence[str] = (), further: Iterable[Element] = ()
+    memory: MemoryMap,
+    title: str,
+    facts: Sequence[str] = (),
+    tables: Mapping[str, Grid] = MappingProxyType({}),
 ) -> str:
-    """The page as a document. ``facts`` are lines of text under the heading, ``further`` is put
-    after the pictures."""
+    """The page as a document. ``facts`` are lines of text under the heading, ``tables`` follow
+    with headings of their own; then come the pictures and what the map holds."""
     html = Element("html", lang="en")
     head = child(html, "head")
     child(head, "meta", charset="utf-8")
@@ -62,10 +66,12 @@ def page(
     child(body, "h1", f"Memory of {title}")
     for fact in facts:
         child(body, "p", fact, class_="fact")
+    for heading, grid in tables.items():
+        child(body, "h2", heading)
+        table(body, grid)
     for heading, picture in (("Arena", timeline(memory)), ("Flash", flash_bars(memory))):
         child(body, "h2", heading)
         child(body, "div", class_="wide").append(picture)
-    body.extend(further)
     _tables(body, memory)
     return "<!DOCTYPE html>\n" + ElementTree.tostring(html, encoding="unicode", method="html")
 
@@ -123,7 +129,7 @@ def _planned(memory: MemoryMap) -> Grid:
         rows.append((*told, f"{offset:,}", f"{p.size:,}", life))
     head = ("name", "", "made by", "value", "offset", "bytes", "alive")
     marked = frozenset(i for i, p in enumerate(planned) if p.name in alive)
-    return Grid(head, rows, frozenset({4, 5}), marked)
+    return Grid(head, rows, frozenset({1, 4, 5}), marked)
 
 
 def _rest(placements: Sequence[Placement]) -> Grid:
@@ -131,7 +137,7 @@ def _rest(placements: Sequence[Placement]) -> Grid:
         (p.name, native(p), p.home, f"{p.dtype} {'×'.join(map(str, p.shape))}", f"{p.bytes:,}")
         for p in placements
     ]
-    return Grid(("name", "", "home", "value", "bytes"), rows, frozenset({4}))
+    return Grid(("name", "", "home", "value", "bytes"), rows, frozenset({1, 4}))
 
 
 __all__ = ["Grid", "page", "table"]

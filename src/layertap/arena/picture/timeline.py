@@ -295,7 +295,7 @@ def _axis(svg: Element, memory: MemoryMap, frame: Frame, names: dict[int, str]) 
     peak = memory.arena.peak.step.scope if memory.arena.peak else None
     every = 1 if frame.scopes <= LABELLED else tick(frame.scopes, 24)
     for scope in range(frame.first, frame.first + frame.scopes):
-        if scope % every:
+        if (scope - 1) % every:
             continue
         x = frame.x(scope) + frame.column / 2
         text = names.get(scope, "unused" if scope < 0 else str(scope))
@@ -329,7 +329,7 @@ def _whole(svg: Element, memory: MemoryMap, frame: Frame, y: float) -> None:
         x += size * scale
     left = arena.minimum - arena.used
     if left > 0:
-        why = "the planner's own workspace" if arena.reason == "planner" else "rounding"
+        why = "only while planning" if arena.reason == "planner" else "rounding"
         _part(svg, x, y, left * scale, "", why, left)
     write(svg, LEFT, y + 42, _why(memory), 11, class_="soft")
 
