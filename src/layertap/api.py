@@ -169,6 +169,11 @@ class Model:
                 f"the runtime {session.provenance['runtime']!r} cannot export models",
                 hint="Keras, TensorFlow and .tflite models can be exported",
             )
+        if not self.graph.complete:
+            raise PlanError(
+                "the layers are known only after the model has seen an example",
+                hint="trace it first: model.trace(x)",
+            )
         taps = select(self.graph, until if add_outputs is None else add_outputs)
         origin = (session.provenance.get("model") or {}).get("path")
         if to is not None and origin and Path(to).exists() and Path(origin).samefile(to):

@@ -1,0 +1,184 @@
+"""Exported Keras models: the same values, the same weights, and nothing of layertap in them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import layertap
+from layertap.errors import PlanError, StoreError
+
+# Keras's own, on saving with NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+X = np.random.default_rng(0).random((2, 3), dtype=np.float32)
+
+
+@keras.saving.register_keras_serializable("layertap-tests")
+class Pair(layers.Layer):
+    def __init__(self, **config):
+        super().__init__(**config)
+        self.left, self.right = layers.Dense(3, name="left"), layers.Dense(3, name="right")
+
+    def build(self, shape):
+        self.left.build(shape)
+        self.right.build((*shape[:-1], 3))
+
+    def call(self, x):
+        left = self.left(x)
+        return left, {"h": keras.ops.relu(self.right(left))}
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.stem = layers.Dense(4, activation="relu", name="stem")
+        self.pair = Pair(name="pair")
+        self.head = keras.Sequential([layers.Dense(5, name="wide"), layers.Dense(2)], name="head")
+
+    def call(self, x, training=False):
+        twice = self.stem(x) + self.stem(x)
+        left, rest = self.pair(twice)
+        return self.head(left + rest["h"], training=training)
+
+
+def sequential():
+    return keras.Sequential(
+        [layers.Dense(4, name="a"), layers.Dropout(0.5, name="drop"), layers.Dense(2, name="b")]
+    )
+
+
+def nested():
+    base = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(3, name="feature"), layers.Dense(3, name="last")],
+        name="base",
+    )
+    x = keras.Input((3,), name="x")
+    return keras.Model(x, layers.Dense(2, name="logits")(base(x)))
+
+
+def shared():
+    layer = layers.Dense(3, name="both")
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    return keras.Model([a, b], layers.Add(name="sum")([layer(a), layer(b)]))
+
+
+CASES = [
+    (sequential, "a", X),
+    (nested, "base/feature", X),
+    (Subclassed, "stem@1 | pair/left | pair:1.h | head/wide", X),
+    (shared, "both | both@1", {"a": X, "b": X + 1}),
+]
+
+
+@pytest.mark.parametrize(("make", "taps", "x"), CASES)
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_outputs_are_the_taps(make, taps, x, whole):
+    net = make()
+    net(list(x.values()) if isinstance(x, dict) else x)
+    with layertap.open(net) as model:
+        run = model.capture(x, taps=taps)
+        made = model.export(**{"add_outputs" if whole else "until": taps})
+        own = [tap.name for tap in model.graph.of_kind("output")] if whole else []
+        own_values = model.capture(x, taps=own) if whole else {}
+    found = made(x)
+    assert sorted(found) == sorted({*own, *run})
+    for name, capture in {**own_values, **run}.items():
+        np.testing.assert_allclose(found[name], capture.values, rtol=1e-6, err_msg=name)
+
+
+def test_the_model_is_as_before_and_its_weights_are_shared():
+    net = sequential()
+    net(X)
+    before = [type(net).__name__, [layer.name for layer in net.layers], net(X).numpy()]
+    made = layertap.export(net, until="a")
+    assert made.layers[-1] is net.layers[0]
+    assert made.trainable_weights == net.layers[0].trainable_weights
+    net.layers[0].kernel.assign(net.layers[0].kernel * 2)
+    np.testing.assert_allclose(made(X)["a"], net.layers[0](X))
+    net.layers[0].kernel.assign(net.layers[0].kernel / 2)
+    assert [layer.name for layer in net.layers] == before[1]
+    np.testing.assert_array_equal(net(X), before[2])
+
+
+def test_what_is_made_can_be_trained():
+    """Dropout is at work in training, as in the model it was taken from."""
+    net = sequential()
+    net(X)
+    made = layertap.export(net, until="drop")
+    x = np.ones((1000, 3), np.float32)
+    assert (made(x, training=True)["drop"].numpy() == 0).mean() > 0.2
+    np.testing.assert_array_equal(made(x)["drop"], net.layers[0](x))
+
+
+ALONE = """
+import sys, numpy as np
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "layertap":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+x = np.load(sys.argv[1])
+if sys.argv[2].endswith(".keras"):
+    import keras
+    found = keras.saving.load_model(sys.argv[2])(x)
+else:
+    import tensorflow as tf
+    found = tf.saved_model.load(sys.argv[2]).signatures["serving_default"](tf.constant(x))
+np.savez(sys.argv[3], **{name.replace("/", "_"): np.asarray(v) for name, v in found.items()})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["features.keras", "features"])
+def test_the_file_needs_no_layertap(tmp_path: Path, name: str):
+    net = nested()
+    assert layertap.export(net, tmp_path / name, until="base/feature") == tmp_path / name
+    np.save(tmp_path / "x.npy", X)
+    arguments = [tmp_path / "x.npy", tmp_path / name, tmp_path / "found.npz"]
+    subprocess.run([sys.executable, "-c", ALONE, *map(str, arguments)], check=True, timeout=120)
+    found = np.load(tmp_path / "found.npz")
+    assert list(found) == ["base_feature"]
+    expected = net.get_layer("base").get_layer("feature")(X)
+    np.testing.assert_allclose(found["base_feature"], expected, rtol=1e-6)
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path):
+    net = nested()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(PlanError, match="is a folder already"):
+        layertap.export(net, tmp_path / "folder", until="base")
+    with pytest.raises(PlanError, match="no folder"):
+        layertap.export(net, tmp_path / "no" / "model.keras", until="base")
+    net.save(tmp_path / "net.keras")
+    with pytest.raises(StoreError, match="is the model itself"):
+        layertap.export(tmp_path / "net.keras", tmp_path / "net.keras", until="base")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "net.keras"]
+
+
+class Raw(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2, name="dense")
+
+    def call(self, x):
+        return tf.nn.softmax(self.dense(x))
+
+
+def test_what_keras_cannot_express_is_said():
+    net = Raw()
+    net(X)
+    with layertap.open(net) as model:
+        with pytest.raises(PlanError, match="has seen an example"):
+            model.export(until="dense")
+        model.trace(X)
+        with pytest.raises(PlanError, match="does not run on symbolic tensors"):
+            model.export(add_outputs="dense")
+    with pytest.raises(PlanError, match="no layer returns it"):
+        layertap.export(nested(), until="kind:weight & *logits*")
