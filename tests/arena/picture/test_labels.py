@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from layertap.arena.picture.labels import Names, cut, native, operators, steps
+from layertap.arena.picture.labels import Names, cut
 
 
 def test_the_telling_end_of_a_path() -> None:
@@ -27,9 +27,3 @@ def test_cut_keeps_both_ends() -> None:
     assert cut("abcdefghij", 5) == "ab…ij"
     assert cut("abc", 3) == "abc"
     assert cut("abcdefghij", 1) == "…"
-
-
-def test_steps_and_operators(chain) -> None:
-    assert operators(chain) == {(0, 0): "CONV_2D", (0, 1): "CONV_2D", (0, 2): "CONV_2D"}
-    assert steps(chain) == {0: "input", 1: "0 CONV_2D", 2: "1 CONV_2D", 3: "2 CONV_2D"}
-    assert native(chain["b"]) == "#1"

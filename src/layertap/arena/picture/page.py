@@ -11,8 +11,8 @@ from xml.etree.ElementTree import Element
 from layertap.arena.memory_map import MemoryMap, Placement
 from layertap.arena.picture.drawing import child
 from layertap.arena.picture.flash import flash_bars
-from layertap.arena.picture.labels import native, steps
 from layertap.arena.picture.timeline import timeline
+from layertap.arena.sites import native, steps
 
 SHEET = """
 :root{color-scheme:light dark}

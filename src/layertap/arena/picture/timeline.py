@@ -9,7 +9,8 @@ from layertap.arena.buffers import Buffer, live_bytes
 from layertap.arena.memory_map import MemoryMap, Placement
 from layertap.arena.picture.colours import FAMILIES, colour, family
 from layertap.arena.picture.drawing import canvas, child, text_width, write
-from layertap.arena.picture.labels import Names, cut, native, steps
+from layertap.arena.picture.labels import Names, cut
+from layertap.arena.sites import native, steps
 from layertap.core.units import format_bytes
 
 LEFT, RIGHT, TOP = 84.0, 28.0, 100.0

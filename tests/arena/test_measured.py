@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+
+from layertap.arena.log import DeviceLog, parse_log
+from layertap.arena.measured import measured
+from layertap.arena.memory_map import MemoryMap
+from layertap.errors import LayertapError
+
+SIZES = """\
+[RecordingMicroAllocator] Arena allocation total 3100 bytes
+[RecordingMicroAllocator] Arena allocation head 1728 bytes
+[RecordingMicroAllocator] Arena allocation tail 1372 bytes
+[RecordingMicroAllocator] 'TfLiteEvalTensor data' used 640 bytes with alignment overhead \
+(requested 640 bytes for 6 allocations)
+"""
+
+SCRATCH = [(128, 1312, 2), (288, 1440, 2)]
+"""Bytes, offset, scope of what the device's kernels ask for."""
+
+
+def plan(memory: MemoryMap, scratch: list[tuple[int, int, int]], *, drawn: bool = True) -> str:
+    """What PrintMemoryPlan prints for the tensors of ``memory`` and ``scratch``."""
+    tensors = [p for p in memory if p.home == "arena" and p.index is not None]
+    rows = [(p.size, p.offset, *(p.alive or ())) for p in tensors]
+    rows += [(size, offset, scope, scope) for size, offset, scope in scratch]
+    lines = [
+        f"* (id={i}): size={row[0]}, offset={row[1]}, first_used={row[2]} last_used={row[3]}"
+        for i, row in enumerate(rows)
+    ]
+    return "\n".join([*lines, f"   0: {'.' * 80} (1k)" if drawn else ""])
+
+
+def read(*parts: str) -> DeviceLog:
+    return parse_log("\n".join(parts))
+
+
+def test_totals_replace_what_was_predicted(chain) -> None:
+    found = measured(chain, read(SIZES))
+    arena = found.memory.arena
+    assert (arena.head, arena.tail, arena.used) == (1728, 1372, 3100)
+    assert arena.minimum >= 3100
+    assert sum(section.bytes or 0 for section in arena.sections) == 1372
+    assert "measured" in found.memory.version
+    rows = {row.name: (row.predicted, row.measured) for row in found.rows}
+    assert rows["head"] == (1312, 1728)
+    assert rows["TfLiteEvalTensor data"] == (600, 640)
+
+
+def test_a_plan_names_the_scratch_buffers_of_unknown_kernels(make_map) -> None:
+    rows = [("a", 100, 0, 1, 0), ("b", 400, 1, 2, 112), ("c", 800, 2, 3, 512)]
+    memory = make_map(rows, unknown=("CONV_2D of CMSIS-NN",))
+    found = measured(memory, read(SIZES, plan(memory, SCRATCH)))
+    assert found.memory.arena.exact
+    scratch = [p for p in found.memory if p.index is None]
+    assert [(p.name, p.op, p.operator, p.size, p.offset, p.alive) for p in scratch] == [
+        ("c/scratch:0", "CONV_2D", 1, 128, 1312, (2, 2)),
+        ("c/scratch:1", "CONV_2D", 1, 288, 1440, (2, 2)),
+    ]
+    assert found.memory.arena.head == 1728
+    assert found.memory.arena.lower_bound == 400 + 800 + 128 + 288
+    assert found.memory.arena.peak is not None
+    assert set(found.memory.arena.peak.alive) == {"b", "c", "c/scratch:0", "c/scratch:1"}
+    shown = {row.name: (row.predicted, row.measured) for row in found.rows}
+    assert shown["buffers"] == (3, 5)
+    assert shown["bytes of scratch"] == (None, 416)
+    assert shown["total"] == (None, 3100)
+
+
+def test_without_a_plan_the_places_of_scratch_stay_unknown(make_map) -> None:
+    memory = make_map([("a", 100, 0, 0, 0)], unknown=("CUSTOM",))
+    assert len(measured(memory, read(SIZES)).memory.arena.unknown) == 1
+    only_plan = measured(memory, read(plan(memory, []))).memory
+    assert len(only_plan.arena.unknown) == 1
+    cut = measured(memory, read(SIZES, plan(memory, [], drawn=False))).memory
+    assert not cut.arena.exact
+
+
+def test_a_device_that_lays_out_otherwise(chain) -> None:
+    moved = plan(chain, []).replace("offset=112", "offset=1312").replace("offset=512", "offset=0")
+    found = measured(chain, read(moved))
+    assert found.memory["b"].offset == 1312
+    assert found.memory.arena.head == 1712
+    rows = {row.name: row.measured for row in found.rows}
+    assert rows["buffers elsewhere than predicted"] == 2
+
+
+def test_the_log_of_another_model_is_refused(chain) -> None:
+    other = plan(chain, []).replace("first_used=1 last_used=2", "first_used=1 last_used=3")
+    with pytest.raises(LayertapError, match="buffer 1 of the log has 400 bytes from step 1 to 3"):
+        measured(chain, read(other))
+    short = "\n".join(plan(chain, []).splitlines()[:2])
+    with pytest.raises(LayertapError, match="plans 2 buffers, this model has 4 tensors"):
+        measured(chain, read(short))
+
+
+def test_a_log_of_a_failure_changes_nothing(chain) -> None:
+    found = measured(chain, read("Failed to resize buffer. Requested: 9, available 3, missing: 6"))
+    assert found.memory == chain
+    assert found.rows == ()
+    assert len(found.notes) == 1
