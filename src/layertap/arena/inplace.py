@@ -1,5 +1,7 @@
 """Which operators may write their result over an operand that nobody needs afterwards.
 
+In place: both start at the same byte. Overlapping: the result starts somewhat below.
+
 Read from the reference kernels of tflite-micro 90b983c (tensorflow/lite/micro/kernels/ and
 tensorflow/lite/kernels/internal/reference/, abbreviated r/). An operator is here only if its
 kernel has read everything of the operand that it still needs before it writes to the same place.
@@ -14,8 +16,11 @@ from dataclasses import dataclass
 
 from layertap.arena.buffers import Buffer
 from layertap.arena.lifetimes import Step
+from layertap.arena.overlap import WINDOWS, window_distance
 from layertap.arena.packing import Reuse
 from layertap.core.dtypes import numpy_dtype
+from layertap.tflite import schema
+from layertap.tflite.flatbuffer import Flatbuffer, Table
 from layertap.tflite.model import Operator, Subgraph, Tensor, TfliteModel
 
 _ONE_LOOP = """
@@ -61,12 +66,19 @@ _OPERANDS: dict[str, tuple[int, ...]] = {
     "ADD_N": tuple(range(64)),
 }
 
+_CALL_MEMCPY = frozenset({"RESHAPE", "SQUEEZE", "SELECT_V2"})
+"""memcpy may do anything with bytes that overlap in part."""
+
 VENDORS: dict[str, tuple[str, ...]] = {
     "ADD": ("cmsis_nn", "esp_nn", "xtensa", "arc_mli"),
+    "AVERAGE_POOL_2D": ("cmsis_nn", "esp_nn", "xtensa", "arc_mli"),
+    "CONV_2D": ("cmsis_nn", "esp_nn", "xtensa", "arc_mli", "ceva"),
+    "DEPTHWISE_CONV_2D": ("cmsis_nn", "esp_nn", "xtensa", "arc_mli", "ceva"),
     "DEQUANTIZE": ("xtensa",),
     "LEAKY_RELU": ("xtensa",),
     "LOGISTIC": ("xtensa", "ceva"),
     "MAXIMUM": ("cmsis_nn",),
+    "MAX_POOL_2D": ("cmsis_nn", "esp_nn", "xtensa", "arc_mli"),
     "MINIMUM": ("cmsis_nn",),
     "MUL": ("cmsis_nn", "esp_nn"),
     "QUANTIZE": ("xtensa", "ceva"),
@@ -77,6 +89,9 @@ VENDORS: dict[str, tuple[str, ...]] = {
 """Kernel libraries with a kernel of their own for these, about which this table knows nothing.
 Source: the folders of tensorflow/lite/micro/kernels/ in tflite-micro 90b983c; esp_nn: the folder
 of that name in github.com/espressif/esp-tflite-micro."""
+
+LIBRARIES = frozenset({"cmsis_nn", "esp_nn", "xtensa", "arc_mli", "ceva", "ethos_u"})
+"""The libraries that were looked through for it."""
 
 _BYTES = frozenset({"int8", "uint8"})
 _SAFE = _BYTES | {"bool", "int16", "int32", "int64", "uint32", "float32"}
@@ -100,9 +115,22 @@ def places(
     steps: Sequence[Step],
     positions: Mapping[tuple[int, int], int],
     buffers: Sequence[Buffer],
+    *,
+    overlapping: bool = False,
 ) -> list[Place]:
-    """Where ``model`` allows results in place. ``positions`` gives the position in ``buffers`` of
-    the tensors in the arena, by subgraph and index."""
+    """Where ``model`` allows results in place, or ``overlapping`` their operands, too.
+
+    ``positions`` gives the position in ``buffers`` of the tensors in the arena, by subgraph and
+    index.
+    """
+    tables = Flatbuffer(model.data).root().tables(schema.Model.SUBGRAPHS)
+    options = [
+        [
+            row.table(schema.Operator.BUILTIN_OPTIONS)
+            for row in table.tables(schema.SubGraph.OPERATORS)
+        ]
+        for table in tables
+    ]
     entered = Counter(step.subgraph for step in steps if step.operator is None)
     found = []
     for step in steps:
@@ -111,34 +139,59 @@ def places(
             continue
         graph = model.subgraphs[step.subgraph]
         operator = graph.operators[step.operator]
-        for i, output in _candidates(graph, operator):
-            pair = [positions.get((step.subgraph, tensor)) for tensor in (i, output)]
+        if len(operator.outputs) != 1 or operator.outputs[0] < 0:
+            continue
+        output = operator.outputs[0]
+        if output in graph.inputs or output in operator.inputs:
+            continue
+        table = options[step.subgraph][step.operator]
+        for i, same, distance in _candidates(graph, operator, table, overlapping):
+            pair = positions.get((step.subgraph, i)), positions.get((step.subgraph, output))
             if pair[0] is None or pair[1] is None:
                 continue
             if buffers[pair[0]].last == step.scope == buffers[pair[1]].first:
-                reuse = Reuse(pair[0], pair[1], step.scope)
+                reuse = Reuse(pair[0], pair[1], step.scope, same, distance)
                 found.append(Place(step.subgraph, step.operator, operator.name, i, output, reuse))
     return found
 
 
-def _candidates(graph: Subgraph, operator: Operator) -> Iterator[tuple[int, int]]:
-    """Pairs of an operand and the result that the kernel lets coincide."""
-    if len(operator.outputs) != 1 or operator.name not in _OPERANDS:
-        return
-    output = operator.outputs[0]
-    if output < 0 or output in graph.inputs or output in operator.inputs:
+def _candidates(
+    graph: Subgraph, operator: Operator, options: Table | None, overlapping: bool
+) -> Iterator[tuple[int, bool, int | None]]:
+    """Operands that the result may share bytes with, whether from the same byte on, and from which
+    distance above it on."""
+    result = graph.tensors[operator.outputs[0]]
+    if overlapping and operator.name in WINDOWS:
+        distance = window_distance(graph, operator, options)
+        if distance is not None and _dies(graph, operator.inputs[0]):
+            yield operator.inputs[0], False, distance
         return
     given = enumerate(operator.inputs)
-    operands = {tensor for n, tensor in given if n in _OPERANDS[operator.name] and tensor >= 0}
-    for tensor in sorted(operands):
-        # What the subgraph returns is needed after its last operator too.
-        kept = tensor in graph.outputs or graph.tensors[tensor].variable
-        if not kept and _same_elements(graph.tensors[tensor], graph.tensors[output]):
-            yield tensor, output
+    places = _OPERANDS.get(operator.name, ())
+    for i in sorted({tensor for n, tensor in given if n in places and tensor >= 0}):
+        operand = graph.tensors[i]
+        if _dies(graph, i) and _same_elements(operand, result):
+            same = _itemsize(result) <= _itemsize(operand)
+            distance = _loop_distance(operator, operand, result) if overlapping else None
+            if same or distance is not None:
+                yield i, same, distance
+
+
+def _dies(graph: Subgraph, tensor: int) -> bool:
+    """What the subgraph returns is needed after its last operator too."""
+    return tensor not in graph.outputs and not graph.tensors[tensor].variable
+
+
+def _loop_distance(operator: Operator, operand: Tensor, result: Tensor) -> int | None:
+    """One loop upward: after element i only those from i + 1 on are read."""
+    if operator.name in _CALL_MEMCPY:
+        return None
+    growth = _itemsize(result) - _itemsize(operand)
+    return max(0, growth) * max(0, math.prod(result.shape) - 1)
 
 
 def _same_elements(operand: Tensor, result: Tensor) -> bool:
-    """Whether each element of the result fits where that of the operand was.
+    """Whether each element of the result is made from the one at its place in the operand.
 
     Of two types one must be made of bytes: compilers may assume of others that they never lie at
     the same place, and reorder what is read and written.
@@ -148,7 +201,7 @@ def _same_elements(operand: Tensor, result: Tensor) -> bool:
     if operand.dtype != result.dtype and not _BYTES & {operand.dtype, result.dtype}:
         return False
     counts = [math.prod(tensor.shape) for tensor in (operand, result)]
-    return counts[0] == counts[1] and _itemsize(result) <= _itemsize(operand)
+    return counts[0] == counts[1]
 
 
 def _itemsize(tensor: Tensor) -> int:
@@ -157,4 +210,4 @@ def _itemsize(tensor: Tensor) -> int:
     return dtype.itemsize
 
 
-__all__ = ["VENDORS", "Place", "places"]
+__all__ = ["LIBRARIES", "VENDORS", "Place", "places"]

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from layertap.arena.buffers import ALIGNMENT, extent
 from layertap.arena.packing import Packed, Problem, measured
 
-MOST_PAIRS = 20_000
+MOST_PAIRS = 5_000
 """Pairs of buffers alive together up to which the solver is asked; more would take it minutes to
 set out."""
 
