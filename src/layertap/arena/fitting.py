@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from layertap.arena.boards import Board, Region
 from layertap.arena.memory_map import MemoryMap
+from layertap.arena.sites import DURING
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,10 @@ def _layout(memory: MemoryMap, room: int) -> str:
     """What another layout of the arena could do, given ``room`` bytes for it."""
     arena = memory.arena
     least = arena.tail + arena.lower_bound
-    if arena.reason == "planner":
+    if arena.reason in DURING:
         return (
-            f"no other layout helps: the arena is {arena.minimum:,} bytes while the planner works, "
-            f"and {arena.used:,} afterwards"
+            f"no other layout helps: {arena.minimum:,} bytes are needed {DURING[arena.reason]}, "
+            f"{arena.used:,} afterwards"
         )
     if least <= room:
         return (

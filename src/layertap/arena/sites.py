@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
-from layertap.arena.memory_map import MemoryMap, Placement
+from layertap.arena.memory_map import MemoryMap, Placement, Reason
+
+DURING: Mapping[Reason, str] = MappingProxyType(
+    {
+        "planner": "while the planner works",
+        "preparation": "while the kernels are prepared",
+    }
+)
+"""When an arena must be larger than what it holds in the end, by what decides the smallest one."""
 
 Site = tuple[int, int]
 """A subgraph and the position of an operator in it."""
@@ -42,4 +51,4 @@ def _step(subgraph: int, operator: int | None, names: Mapping[Site, str]) -> str
     return f"{where} {names.get((subgraph, operator), '')}".rstrip()
 
 
-__all__ = ["Site", "native", "operators", "steps"]
+__all__ = ["DURING", "Site", "native", "operators", "steps"]

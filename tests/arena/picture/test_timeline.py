@@ -72,7 +72,7 @@ def test_the_lower_bound_is_drawn_where_it_is_missed(make_map) -> None:
 def test_the_planner_and_what_is_unknown_are_told(make_map) -> None:
     one = make_map([("a", 16, 0, 0, 0)], minimum=4096, unknown=("MY_OP",))
     text = document(timeline(one))
-    assert "only while planning: 3,080 bytes" in text
+    assert "only while the planner works: 3,080 bytes" in text
     assert "at least 4,096 bytes" in text
     assert "unknown: MY_OP" in text
 

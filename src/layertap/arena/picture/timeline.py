@@ -10,7 +10,7 @@ from layertap.arena.memory_map import MemoryMap, Placement
 from layertap.arena.picture.colours import FAMILIES, colour, family
 from layertap.arena.picture.drawing import canvas, child, text_width, write
 from layertap.arena.picture.labels import Names, cut
-from layertap.arena.sites import native, steps
+from layertap.arena.sites import DURING, native, steps
 from layertap.core.units import format_bytes
 
 LEFT, RIGHT, TOP = 84.0, 28.0, 100.0
@@ -330,7 +330,7 @@ def _whole(svg: Element, memory: MemoryMap, frame: Frame, y: float) -> None:
         x += size * scale
     left = arena.minimum - arena.used
     if left > 0:
-        why = "only while planning" if arena.reason == "planner" else "rounding"
+        why = f"only {DURING[arena.reason]}" if arena.reason in DURING else "rounding"
         _part(svg, x, y, left * scale, "", why, left)
     write(svg, LEFT, y + 42, _why(memory), 11, class_="soft")
 
@@ -354,9 +354,9 @@ def _part(svg: Element, x: float, y: float, width: float, fill: str, name: str, 
 
 def _why(memory: MemoryMap) -> str:
     arena = memory.arena
-    if arena.reason == "planner":
+    if arena.reason in DURING:
         why = (
-            f"{arena.minimum:,} bytes are needed while the planner works; "
+            f"{arena.minimum:,} bytes are needed {DURING[arena.reason]}; "
             f"{arena.used:,} are used afterwards"
         )
     else:
