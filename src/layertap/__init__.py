@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from layertap.core.graph import Graph, TapPoint
     from layertap.core.plan import Plan
     from layertap.core.quantization import Quantization
+    from layertap.recording import record
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _HOMES = {
     "TapPoint": "layertap.core.graph",
     "Plan": "layertap.core.plan",
     "Quantization": "layertap.core.quantization",
+    "record": "layertap.recording",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "export",
     "load",
     "open",
+    "record",
     "summarize",
 ]
 

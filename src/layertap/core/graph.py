@@ -34,7 +34,8 @@ class TapPoint:
     :func:`layertap.core.dtypes.numpy_dtype` knows, or the framework's word where NumPy has none.
     ``index`` is the runtime's own number for the tensor, within ``subgraph``. ``operands`` names
     the tap points from which this one is computed. ``untappable`` is the reason why it cannot be
-    read, empty when it can.
+    read, empty when it can. ``source`` is the line of the user's code that computes it
+    (``file:line``), where the runtime knows it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class TapPoint:
     per: Per = "sample"
     operands: tuple[str, ...] = ()
     untappable: str = ""
+    source: str = ""
 
     @property
     def native(self) -> str:

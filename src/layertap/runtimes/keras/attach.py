@@ -54,6 +54,7 @@ class LatestValues(Mapping[str, Array]):
         self._seen: dict[str, TapPoint] = {}
         self._nothing = "the model was not called since it was attached to"
         self._symbolic = False
+        self._inside: set[str] = set()
         self._loop = ""
         self._copy = load_engine().copy
         self.recorder = Recorder(
@@ -86,6 +87,7 @@ class LatestValues(Mapping[str, Array]):
     def _begin(self) -> None:
         self._forget("the latest call of the model raised")
         self._seen.clear()
+        self._inside.clear()
         self._symbolic = False
 
     def _end(self, returned: bool) -> None:
@@ -104,11 +106,15 @@ class LatestValues(Mapping[str, Array]):
             name = value.operands[-1]  # a layer's output, which has a name already
         tap = TapPoint(name, kind, value.op, "", None, len(self._seen))
         self._seen[name] = tap
-        if self._selects(tap):
-            copied = self._copy(value.tensor)
-            self._symbolic |= copied is None
-            if copied is not None:
-                self._values[name] = copied
+        if not (self._selects(tap) or kind == OUTPUT):
+            return
+        copied = self._copy(value.tensor)
+        # In a loop that JAX compiles, values have none yet, though the model runs eagerly.
+        self._symbolic |= copied is None and kind == OUTPUT
+        if copied is None:
+            self._inside.add(name)
+        elif self._selects(tap):
+            self._values[name] = copied
 
     def __getitem__(self, name: str) -> Array:
         if name in self._weights:
@@ -116,6 +122,11 @@ class LatestValues(Mapping[str, Array]):
         if name in self._values:
             return self._values[name]
         self._check()
+        if name in self._inside:
+            raise RunError(
+                f"{name!r} was computed inside a loop that the backend compiled",
+                hint="layertap.open(model).capture(x) reads one value per iteration",
+            )
         if self._chosen is not None and name in self._chosen:
             raise RunError(
                 f"{name!r} was not computed in the latest call",

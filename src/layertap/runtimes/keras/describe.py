@@ -10,11 +10,10 @@ import keras
 
 from layertap.core.dtypes import numpy_dtype
 from layertap.core.graph import Per, TapPoint
-from layertap.runtimes.keras.engine import Engine, Shape, call_abstractly
+from layertap.runtimes.keras.engine import Engine, Shape, Target, call_abstractly
 from layertap.runtimes.keras.inputs import Inputs
-from layertap.runtimes.keras.intercept import listening
-from layertap.runtimes.keras.naming import Ownership, Weight, unused
-from layertap.runtimes.keras.recorder import Recorder, Recording, Value
+from layertap.runtimes.keras.naming import Weight, unused
+from layertap.runtimes.keras.recorder import Value, settled
 
 BATCHES = (2, 3)
 """An axis 0 of these sizes for these batch sizes is the batch axis."""
@@ -25,12 +24,12 @@ after strided layers."""
 
 @dataclass(frozen=True)
 class Described:
-    """One value of a call on abstract tensors: no tensor any more."""
+    """One value of a call on abstract tensors: no tensor any more. ``shape`` is that of one
+    iteration where loops are around it."""
 
     value: Value
     dtype: str
     shape: Shape | None
-    reason: str
 
 
 def build(model: Any, inputs: Inputs, specs: Mapping[str, tuple[Shape, str]]) -> None:
@@ -44,40 +43,31 @@ def is_built(model: Any) -> bool:
 
 
 def probe(
-    model: Any,
-    inputs: Inputs,
-    engine: Engine,
-    specs: Mapping[str, tuple[Shape, str]],
+    target: Target, engine: Engine, specs: Mapping[str, tuple[Shape, str]], *, operations: bool
 ) -> list[Described]:
-    """Every tap point of one call with inputs of these shapes and dtypes."""
-    names = list(specs)
-    ownership = Ownership(model)
+    """Every tap point of one call with inputs of these shapes and dtypes; ``operations``: those
+    inside of layers too."""
     found: list[Described] = []
 
-    def record(tensors: Sequence[Any]) -> None:
+    def observe(tensors: Sequence[Any]) -> None:
         # Keras may call twice: the second time for real what cannot be called abstractly.
-        given = dict(zip(names, tensors, strict=True))
-        recording = Recording(engine.reach())
-        recorder = Recorder(
-            model, recording.add, ownership=ownership, reserved=given, operands=True
-        )
-        with listening(recorder, alone=True):
-            inputs.call(model, names, tensors)
-        found[:] = [_describe(value, why) for value, why in recording.settled()]
+        recorder = target.recorder(dict(zip(specs, tensors, strict=True)))
+        values = engine.observe(target, tensors, recorder, operations=operations)
+        found[:] = [_describe(value) for value in settled(values)]
 
-    engine.call_abstractly(record, list(specs.values()))
+    engine.call_abstractly(observe, list(specs.values()))
     return found
 
 
-def _describe(value: Value, reason: str) -> Described:
+def _describe(value: Value) -> Described:
     tensor, value.tensor = value.tensor, None
     try:
         dtype = str(keras.backend.standardize_dtype(tensor.dtype))
     except ValueError:
         dtype = str(tensor.dtype)
-    if numpy_dtype(dtype) is None and not reason:
-        reason = f"its values are {dtype}, for which NumPy has no type"
-    return Described(value, dtype, _shape(tensor), reason)
+    if numpy_dtype(dtype) is None and not value.reason:
+        value.reason = f"its values are {dtype}, for which NumPy has no type"
+    return Described(value, dtype, _shape(tensor))
 
 
 def _shape(tensor: Any) -> Shape | None:
@@ -105,8 +95,18 @@ def _merge(
         return replace(one, shape=None), "sample"
     sizes = zip((one.shape[:1], other.shape[:1]), batches, strict=True)
     per: Per = "sample" if all(axis in ((None,), (size,)) for axis, size in sizes) else "batch"
-    shape = tuple(a if a == b else None for a, b in zip(one.shape, other.shape, strict=True))
+    shape = _common(one.shape, other.shape)
+    loops = _common(one.value.loops, other.value.loops)
+    # Iterations come after the samples, as time does, and first where there are none.
+    shape = (*shape[:1], *loops, *shape[1:]) if per == "sample" else (*loops, *shape)
     return replace(one, shape=shape), per
+
+
+def _common(first: Shape, second: Shape) -> Shape:
+    """Sizes that differ are open."""
+    if len(first) != len(second):
+        return (None,) * len(first)
+    return tuple(a if a == b else None for a, b in zip(first, second, strict=True))
 
 
 def tap_points(
@@ -135,7 +135,8 @@ def tap_points(
             index,
             per=per,
             operands=tuple(name for name in operands if name != one.value.name),
-            untappable=one.reason,
+            untappable=one.value.reason,
+            source=one.value.source,
         )
         index += 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -37,39 +37,28 @@ class Target:
     fused: bool = True
     """Whether recurrent layers may run in fused kernels."""
 
-    def values(self, tensors: Sequence[Any], wanted: Sequence[str]) -> list[Any]:
-        """Call the model and return the wanted values. The caller provides the StatelessScope in
-        which the model's state stays as it is.
-
-        Raises RunError when one was not computed.
-        """
-        found: dict[str, Any] = {}
-        names = set(wanted)
-
-        def keep(value: Value) -> None:
-            if value.name in names:
-                found[value.name] = value.tensor
-
-        self.run(tensors, keep, names)
-        return in_order(found, wanted)
-
-    def run(
-        self, tensors: Sequence[Any], on_value: Callable[[Value], None], wanted: Collection[str]
-    ) -> None:
-        """Call the model, likewise, and hand over every value; the steps of recurrent layers only
-        where they are wanted."""
-        recorder = Recorder(
+    def recorder(
+        self, inputs: Mapping[str, Any] | None = None, wanted: Collection[str] | None = None
+    ) -> Recorder:
+        """For one call, of which only ``wanted`` values are of interest; with ``inputs`` also for
+        which value is computed from which."""
+        return Recorder(
             self.model,
-            on_value,
+            lambda _: None,
             ownership=self.ownership,
-            reserved=dict.fromkeys(self.names),
-            wants=wanted.__contains__,
+            reserved=dict.fromkeys(self.names) if inputs is None else inputs,
+            wants=(lambda _: True) if wanted is None else wanted.__contains__,
+            operands=inputs is not None,
         )
+
+    def run(self, tensors: Sequence[Any], recorder: Recorder) -> None:
+        """Call the model while ``recorder`` listens. The caller provides the StatelessScope in
+        which the model's state stays as it is."""
         with listening(recorder, alone=True, fused=self.fused):
             self.call(tensors)
 
 
-def in_order(found: dict[str, Any], wanted: Sequence[str]) -> list[Any]:
+def in_order(found: Mapping[str, Any], wanted: Sequence[str]) -> list[Any]:
     """The wanted values. Raises RunError for one that the model did not compute this time."""
     for name in wanted:
         if name not in found:
@@ -98,8 +87,12 @@ class Engine(Protocol):
         state stays as it is."""
         ...
 
-    def reach(self) -> Callable[[Any], str]:
-        """Asked at the start of a trace: tells for a tensor why it cannot leave that trace."""
+    def observe(
+        self, target: Target, tensors: Sequence[Any], recorder: Recorder, *, operations: bool
+    ) -> list[Value]:
+        """Call ``target`` within :meth:`call_abstractly` and return every value; what has no shape
+        and dtype of its own any more has a tensor-like thing that does. ``operations``: the
+        results of single operations too."""
         ...
 
     def copy(self, tensor: Any) -> Array | None:
@@ -107,7 +100,10 @@ class Engine(Protocol):
         trace."""
         ...
 
-    def compile(self, target: Target, wanted: Sequence[str]) -> Compiled: ...
+    def compile(self, target: Target, wanted: Sequence[str], *, operations: bool) -> Compiled:
+        """A function that computes the ``wanted`` values. Those inside of loops are stacked:
+        (outer loop, ..., inner loop, *shape). ``operations``: some are of single operations."""
+        ...
 
 
 class _Probe(keras.Operation):  # type: ignore[misc]

@@ -40,9 +40,10 @@ class Weight:
 
 
 class Ownership:
-    """The layers that a model holds: local names, unique among siblings, and weights."""
+    """The layers that a model holds: local names, unique among siblings, paths, and weights."""
 
     def __init__(self, root: Any) -> None:
+        self.paths: set[str] = set()
         self._local: dict[tuple[int, int], str] = {}
         self.weights: list[Weight] = []
         self._walk(root, "", {id(root)}, set())
@@ -65,9 +66,11 @@ class Ownership:
             local = unused(child.name, taken)
             taken.add(local)
             self._local[id(layer), id(child)] = local
+            below = f"{path}/{local}" if path else local
+            self.paths.add(below)
             if id(child) not in seen:
                 seen.add(id(child))
-                self._walk(child, f"{path}/{local}" if path else local, seen, names)
+                self._walk(child, below, seen, names)
 
 
 def is_node(model: Any, operation: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,17 @@ import keras
 import numpy as np
 
 from layertap.core.dtypes import Array
-from layertap.runtimes.keras.engine import Compiled, Shape, Target, Traceable, call_abstractly
+from layertap.runtimes.keras.engine import (
+    Compiled,
+    Shape,
+    Target,
+    Traceable,
+    call_abstractly,
+    in_order,
+)
 from layertap.runtimes.keras.intercept import LOOPS
+from layertap.runtimes.keras.jax_operations import brought_out, retraced, trace
+from layertap.runtimes.keras.recorder import Recorder, Value
 from layertap.runtimes.keras.recurrent import Loop, heard_loop
 
 
@@ -29,27 +38,42 @@ class Jax:
     def call_abstractly(self, function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:
         call_abstractly(function, specs)
 
-    def reach(self) -> Callable[[Any], str]:
-        outermost = _trace(jax.numpy.zeros(()))
+    def observe(
+        self, target: Target, tensors: Sequence[Any], recorder: Recorder, *, operations: bool
+    ) -> list[Value]:
+        def call(tensors: Sequence[Any]) -> None:
+            recorder.reserved = dict(zip(target.names, tensors, strict=True))
+            target.run(tensors, recorder)
 
-        def reason(tensor: Any) -> str:
-            if not isinstance(tensor, jax.Array | np.ndarray):
-                return "it is a sparse array"
-            if not isinstance(tensor, jax.core.Tracer) or _trace(tensor) is outermost:
-                return ""
-            return "it is computed inside a loop or another inner trace (scan, cond, vmap, remat)"
-
-        return reason
+        _, values = trace(recorder, call, (list(tensors),), operations=operations, sources=True)
+        for value, found in values:
+            shape, dtype = found.shape, found.equation.outvars[found.output].aval.dtype
+            value.tensor = jax.ShapeDtypeStruct(shape, dtype)
+            value.loops, value.reason = found.loops, value.reason or found.reason
+        return [value for value, _ in values]
 
     def copy(self, tensor: Any) -> Array | None:
         return None if isinstance(tensor, jax.core.Tracer) else np.array(tensor)
 
-    def compile(self, target: Target, wanted: Sequence[str]) -> Compiled:
+    def compile(self, target: Target, wanted: Sequence[str], *, operations: bool) -> Compiled:
         variables = list(target.model.variables)
 
-        def traced(values: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+        def call(values: Sequence[Any], tensors: Sequence[Any], recorder: Recorder) -> None:
             with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-                return target.values(tensors, wanted)
+                target.run(tensors, recorder)
+
+        def traced(values: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+            found = None if operations else _plain(target, call, values, tensors, wanted)
+            if found is None:
+                recorder = target.recorder(wanted=wanted)
+                found = brought_out(
+                    recorder,
+                    lambda values, tensors: call(values, tensors, recorder),
+                    (values, tensors),
+                    wanted,
+                    operations=operations,
+                )
+            return in_order(found, wanted)
 
         compiled = jax.jit(traced)
 
@@ -59,6 +83,29 @@ class Jax:
             return [np.array(value) for value in values]
 
         return run
+
+
+def _plain(
+    target: Target, call: Any, values: Sequence[Any], tensors: Sequence[Any], wanted: Sequence[str]
+) -> dict[str, Any] | None:
+    """The wanted values, or None when one of them is inside of another trace."""
+    found: dict[str, Any] = {}
+    names = set(wanted)
+    outermost = _trace(jax.numpy.zeros(()))
+    inside = False
+
+    def keep(value: Value) -> None:
+        nonlocal inside
+        if value.name in names:
+            found[value.name] = value.tensor
+            traced = isinstance(value.tensor, jax.core.Tracer)
+            inside |= traced and _trace(value.tensor) is not outermost
+
+    recorder = target.recorder(wanted=wanted)
+    recorder.on_value = keep
+    with retraced():
+        call(values, tensors, recorder)
+    return None if inside else found
 
 
 def _trace(tensor: Any) -> Any:
@@ -74,9 +121,10 @@ def _scan_with_states(original: Any, loop: Loop, f: Any, init: Any, xs: Any, **o
         return after, (y, {i: flat[i] for i in loop.wanted})
 
     last, (ys, steps) = original(f=with_states, init=init, xs=xs, **options)
-    for i, stacked in steps.items():
-        # Backwards, scan stacks in the order of the inputs; the layer's own order is meant.
-        loop.keep(i, jax.numpy.flip(stacked, axis=0) if options.get("reverse") else stacked)
+    with loop.muted():
+        for i, stacked in steps.items():
+            # Backwards, scan stacks in the order of the inputs; the layer's own order is meant.
+            loop.keep(i, jax.numpy.flip(stacked, axis=0) if options.get("reverse") else stacked)
     return last, ys
 
 

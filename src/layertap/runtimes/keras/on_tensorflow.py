@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,19 @@ import tensorflow as tf
 
 from layertap.core.dtypes import Array
 from layertap.errors import LayertapError
-from layertap.runtimes.keras.engine import Compiled, Shape, Target, Traceable, call_abstractly
+from layertap.runtimes.keras.engine import (
+    Compiled,
+    Shape,
+    Target,
+    Traceable,
+    call_abstractly,
+    in_order,
+)
 from layertap.runtimes.keras.intercept import LOOPS
+from layertap.runtimes.keras.recorder import Recorder, Value
 from layertap.runtimes.keras.recurrent import Loop, heard_loop
+from layertap.runtimes.keras.tf_loops import Places, brought_out
+from layertap.runtimes.keras.tf_operations import GraphOperations
 from layertap.runtimes.tfgraph.buffers import arrays as owned
 from layertap.runtimes.tfgraph.buffers import given_away, without_shared
 
@@ -34,16 +44,22 @@ class TensorFlow:
     def call_abstractly(self, function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:
         call_abstractly(function, specs)
 
-    def reach(self) -> Callable[[Any], str]:
-        outermost = tf.compat.v1.get_default_graph()
-
-        def reason(tensor: Any) -> str:
-            if isinstance(tensor, tf.RaggedTensor | tf.SparseTensor):
-                return "it is a ragged or sparse tensor"
-            graph = getattr(tensor, "graph", outermost) if tf.is_tensor(tensor) else outermost
-            return "" if graph is outermost else _inner(getattr(graph, "name", ""))
-
-        return reason
+    def observe(
+        self, target: Target, tensors: Sequence[Any], recorder: Recorder, *, operations: bool
+    ) -> list[Value]:
+        values: list[Value] = []
+        recorder.on_value = values.append
+        if operations:
+            recorder.watcher = GraphOperations(recorder, sources=True)
+        target.run(tensors, recorder)
+        places = Places(tf.compat.v1.get_default_graph())
+        for value in values:
+            if isinstance(value.tensor, tf.RaggedTensor | tf.SparseTensor):
+                value.reason = "it is a ragged or sparse tensor"
+            elif not value.reason:
+                loops, value.reason = places.of(value.tensor)
+                value.loops = (None,) * loops
+        return values
 
     def copy(self, tensor: Any) -> Array | None:
         if not tf.is_tensor(tensor):
@@ -51,20 +67,36 @@ class TensorFlow:
         dense = tf.convert_to_tensor(tensor)
         return np.array(dense.numpy()) if isinstance(dense, tf.__internal__.EagerTensor) else None
 
-    def compile(self, target: Target, wanted: Sequence[str]) -> Compiled:
+    def compile(self, target: Target, wanted: Sequence[str], *, operations: bool) -> Compiled:
         traced: dict[_Key, _Traced] = {}
+        # Which operations a graph has depends on what it knows of sizes: the sizes they were
+        # listed for, all of them fixed.
+        shapes = None if operations else target.shapes
 
         @tf.function(autograph=False)  # type: ignore[untyped-decorator]
         def function(*tensors: Any) -> list[Any]:
+            found: dict[str, Any] = {}
+            names = set(wanted)
+
+            def keep(value: Value) -> None:
+                if value.name in names:
+                    found[value.name] = value.tensor
+
+            recorder = target.recorder(wanted=names)
+            recorder.on_value = keep
+            if operations:
+                recorder.watcher = GraphOperations(recorder, sources=False)
             with keras.StatelessScope():
-                return target.values(tensors, wanted)
+                target.run(tensors, recorder)
+            graph = tf.compat.v1.get_default_graph()
+            return brought_out(in_order(found, wanted), graph)
 
         def run(arrays: Sequence[Array]) -> list[Array]:
             key = tuple((array.shape, array.dtype) for array in arrays)
             found = traced.get(key)
             if found is None:
                 known = (one for one in traced.values() if one.takes(arrays))
-                found = traced[key] = next(known, None) or _trace(function, arrays, target.shapes)
+                found = traced[key] = next(known, None) or _trace(function, arrays, shapes)
             return found(arrays)
 
         return run
@@ -100,8 +132,11 @@ class _Traced:
 
 
 def _trace(
-    function: Any, arrays: Sequence[Array], declared: Sequence[tuple[int | None, ...] | None]
+    function: Any, arrays: Sequence[Array], declared: Sequence[Shape | None] | None
 ) -> _Traced:
+    exact = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
+    if declared is None:
+        return _Traced(function.get_concrete_function(*exact))
     any_batch = [
         tf.TensorSpec(_relaxed(array.shape, shape), array.dtype)
         for array, shape in zip(arrays, declared, strict=True)
@@ -112,7 +147,6 @@ def _trace(
         raise
     except Exception:
         # Some models cannot be traced without knowing the size of the batch.
-        exact = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
         return _Traced(function.get_concrete_function(*exact))
 
 
@@ -124,41 +158,34 @@ def _relaxed(
     return (None, *shape[1:]) if shape else ()
 
 
-def _inner(graph: str) -> str:
-    if "while" in graph or "scan" in graph or "map" in graph:
-        return "it is computed inside a loop"
-    if "cond" in graph or "true" in graph or "false" in graph:
-        return "it is computed inside a conditional branch"
-    return "it is computed inside a nested compiled function"
-
-
 def _while_with_states(
     original: Any, loop: Loop, cond: Any, body: Any, loop_vars: Any, **options: Any
 ) -> Any:
     """``tf.while_loop`` over time steps, which also writes down the states that each leaves."""
     first = len(loop_vars) - loop.states
     initial = keras.tree.flatten(loop_vars[first:])
-    length = loop.length()
-    lists = {
-        i: tf.TensorArray(initial[i].dtype, size=length, element_shape=initial[i].shape)
-        for i in loop.wanted
-    }
+    with loop.muted():
+        length = loop.length()
+        lists = {
+            i: tf.TensorArray(initial[i].dtype, size=length, element_shape=initial[i].shape)
+            for i in loop.wanted
+        }
 
-    def with_states(lists: Any, *variables: Any) -> Any:
-        new = body(*variables)
+    def with_states(*variables: Any) -> Any:
+        time, lists = variables[0], variables[-1]
+        new = body(*variables[:-1])
         states = keras.tree.flatten(tuple(new)[first:])
-        time = variables[0]
-        written = {i: array.write(time, states[i]) for i, array in lists.items()}
-        return (written, *new)
+        return (*new, {i: array.write(time, states[i]) for i, array in lists.items()})
 
-    written, *results = original(
-        cond=lambda _, *variables: cond(*variables),
+    *results, written = original(
+        cond=lambda *variables: cond(*variables[:-1]),
         body=with_states,
-        loop_vars=(lists, *loop_vars),
+        loop_vars=(*loop_vars, lists),
         **options,
     )
-    for i, array in written.items():
-        loop.keep(i, array.stack())
+    with loop.muted():
+        for i, array in written.items():
+            loop.keep(i, array.stack())
     return tuple(results)
 
 

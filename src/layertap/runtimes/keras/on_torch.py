@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -21,7 +22,8 @@ from layertap.runtimes.keras.engine import (
     call_abstractly,
     in_order,
 )
-from layertap.runtimes.keras.recorder import Value
+from layertap.runtimes.keras.recorder import Recorder, Value
+from layertap.runtimes.keras.torch_operations import FunctionCalls
 
 _log = logging.getLogger(__name__)
 
@@ -46,37 +48,58 @@ class Torch:
             _log.debug("no fake tensors: %s", error)
             call_abstractly(function, specs)
 
-    def reach(self) -> Callable[[Any], str]:
-        def reason(tensor: Any) -> str:
-            dense = not isinstance(tensor, torch.Tensor) or tensor.layout is torch.strided
-            return "" if dense else "it is a sparse tensor"
-
-        return reason
+    def observe(
+        self, target: Target, tensors: Sequence[Any], recorder: Recorder, *, operations: bool
+    ) -> list[Value]:
+        values: list[Value] = []
+        recorder.on_value = values.append
+        with _watched(recorder, operations, sources=True):
+            target.run(tensors, recorder)
+        for value in values:
+            tensor = value.tensor
+            if isinstance(tensor, torch.Tensor) and tensor.layout is not torch.strided:
+                value.reason = "it is a sparse tensor"
+        return values
 
     def copy(self, tensor: Any) -> Array | None:
         return None if torch.compiler.is_compiling() else to_numpy(tensor)
 
-    def compile(self, target: Target, wanted: Sequence[str]) -> Compiled:
+    def compile(self, target: Target, wanted: Sequence[str], *, operations: bool) -> Compiled:
         def run(arrays: Sequence[Array]) -> list[Array]:
             found: dict[str, Array] = {}
             missing = set(wanted)
 
             def keep(value: Value) -> None:
                 if value.name in missing:
-                    found[value.name] = to_numpy(value.tensor)
+                    with recorder.muting(True):
+                        found[value.name] = to_numpy(value.tensor)
                     missing.discard(value.name)
                     if not missing:
                         raise _AllRead
 
+            recorder = target.recorder(wanted=wanted)
+            recorder.on_value = keep
             tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
+            watched = _watched(recorder, operations, sources=False)
             try:
-                with torch.no_grad(), keras.StatelessScope():
-                    target.run(tensors, keep, missing)
+                with torch.no_grad(), keras.StatelessScope(), watched:
+                    target.run(tensors, recorder)
             except _AllRead:
                 pass
             return in_order(found, wanted)
 
         return run
+
+
+@contextmanager
+def _watched(recorder: Recorder, operations: bool, *, sources: bool) -> Iterator[None]:
+    """Let ``recorder`` hear of single operations, if they are asked for."""
+    if not operations:
+        yield
+        return
+    recorder.watcher = calls = FunctionCalls(recorder, sources=sources)
+    with calls:
+        yield
 
 
 def _call_on_fakes(function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:

@@ -30,6 +30,8 @@ class Value:
     in, from the model down. ``operands`` are the names of the values it was computed from, as far
     as they are known. ``inside``: it is no layer's output but an operation's, a state, or recorded.
     ``source`` is the line of the user's code that computes it; ``reason`` why it cannot be read.
+    ``loops`` are the lengths of the loops around it, outermost first, None where unknown: it has
+    one value per iteration.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Value:
     inside: bool = False
     source: str = ""
     reason: str = ""
+    loops: tuple[int | None, ...] = ()
 
 
 @dataclass
@@ -98,12 +101,13 @@ class Recorder:
         reserved: Mapping[str, Any] | None = None,
         wants: Callable[[str], bool] = lambda _: True,
         operands: bool = False,
+        is_value: Callable[[Any], bool] = is_value,
         on_begin: Callable[[], None] = lambda: None,
         on_end: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.root, self.on_value, self.ownership = root, on_value, ownership
         self.reserved = dict(reserved or {})
-        self.wants, self.operands = wants, operands
+        self.wants, self.operands, self.is_value = wants, operands, is_value
         self.on_begin, self.on_end = on_begin, on_end
         self.watcher: Watcher | None = None
         self._frames: list[Frame | None] = []
@@ -167,7 +171,7 @@ class Recorder:
             self.on_end(True)
             return
         for path, leaf in leaves(outputs):
-            if is_value(leaf):
+            if self.is_value(leaf):
                 suffix = output_suffix(path)
                 name, base = self.unused(frame.name + suffix), frame.path + suffix
                 op = type(frame.layer).__name__
@@ -193,7 +197,7 @@ class Recorder:
         if self.watcher is not None:
             self.watcher.turn()
         for path, leaf in leaves(value):
-            if is_value(leaf):
+            if self.is_value(leaf):
                 local = name + output_suffix(path)
                 self.inside(frame, f"/{local}" if frame.name else local, "record", leaf)
 
@@ -216,7 +220,10 @@ class Recorder:
         self, frame: Frame, suffix: str, op: str, tensor: Any, operands: Any, source: str
     ) -> None:
         """Take in the result of a single operation."""
-        name, base = self.unused(frame.name + suffix), frame.path + suffix
+        wanted = frame.name + suffix
+        while wanted in self.ownership.paths:
+            wanted += "_"  # a layer called like an operation keeps its name
+        name, base = self.unused(wanted), frame.path + suffix
         known = self.known(operands)
         self._produced(tensor, name)
         value = Value(name, base, op, tensor, "activation", frame.groups, known, inside=True)
@@ -297,7 +304,7 @@ class Recorder:
 
     def _finish(self, outputs: Any) -> None:
         for path, leaf in leaves(outputs):
-            if is_value(leaf):
+            if self.is_value(leaf):
                 name = self.unused(OUTPUT + output_suffix(path))
                 known = self._producers.get(id(leaf), ())
                 op = type(self.root).__name__
@@ -349,52 +356,37 @@ def _is_timed(layer: Any, args: tuple[Any, ...]) -> bool:
     return len(shape) > 1 and shape[1] is not None
 
 
-@dataclass
-class Recording:
-    """The values of one call in order, with what makes some of them unreadable.
+def settled(values: Sequence[Value]) -> list[Value]:
+    """The tap points of one call, given everything that it produced.
 
-    ``reason`` tells why a tensor cannot leave the computation it was made in, empty if it can.
+    A layer's output that is a model output takes that kind, and the model's own name for it is
+    dropped. Of a layer whose calls cannot be read only one entry stays: how often it is called,
+    and whether once more for a trial, is the backend's own business.
     """
-
-    reason: Callable[[Any], str]
-    values: list[Value] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def add(self, value: Value) -> None:
-        self.values.append(value)
-        if why := value.reason or self.reason(value.tensor):
-            self.reasons[value.name] = why
-
-    def settled(self) -> list[tuple[Value, str]]:
-        """The tap points of the call: values with the reason why they cannot be read.
-
-        A layer's output that is a model output takes that kind, and the model's own name for it
-        is dropped. Of a layer that is called in a loop only one entry stays: how often, and
-        whether once more outside of the loop, is the backend's own business.
-        """
-        looped = {v.groups[-1]: self.reasons[v.name] for v in self.values if v.name in self.reasons}
-        kept: list[tuple[Value, str]] = []
-        seen: set[str] = set()
-        for value in self._with_outputs():
-            why = next((looped[g] for g in value.groups if g in looped), "")
-            if why:
-                if value.base in seen:
-                    continue
-                seen.add(value.base)
-            kept.append((value, why))
-        return kept
-
-    def _with_outputs(self) -> list[Value]:
-        own = {value.name: value for value in self.values if value.kind != OUTPUT}
-        rest: list[Value] = []
-        for value in self.values:
-            if value.kind != OUTPUT:
+    reasons = {v.groups[-1]: v.reason for v in values if v.reason and v.groups and not v.inside}
+    kept: list[Value] = []
+    seen: set[str] = set()
+    for value in _with_outputs(values):
+        value.reason = value.reason or next((reasons[g] for g in value.groups if g in reasons), "")
+        if value.reason:
+            if value.base in seen:
                 continue
-            # The last layer that returned this very tensor: an identity comes after its source.
-            found = [own[name] for name in value.operands if name in own]
-            makers = [one for one in found if one.kind != OUTPUT and not one.inside]
-            if makers:
-                makers[-1].kind = OUTPUT
-            else:
-                rest.append(value)
-        return [*own.values(), *rest]
+            seen.add(value.base)
+        kept.append(value)
+    return kept
+
+
+def _with_outputs(values: Sequence[Value]) -> list[Value]:
+    own = {value.name: value for value in values if value.kind != OUTPUT}
+    rest: list[Value] = []
+    for value in values:
+        if value.kind != OUTPUT:
+            continue
+        # The last layer that returned this very tensor: an identity comes after its source.
+        found = [own[name] for name in value.operands if name in own]
+        makers = [one for one in found if one.kind != OUTPUT and not one.inside]
+        if makers:
+            makers[-1].kind = OUTPUT
+        else:
+            rest.append(value)
+    return [*own.values(), *rest]

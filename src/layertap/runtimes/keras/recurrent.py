@@ -99,7 +99,7 @@ class Call:
             return step(x, states)
 
         wanted = self.wanted
-        loop = Loop(len(initial), keras.tree.flatten(inputs)[0], wanted)
+        loop = Loop(len(initial), keras.tree.flatten(inputs)[0], wanted, self.muted)
         _thread.loop = loop if wanted and not in_python else None
         try:
             result = original(heard, inputs, initial, *rest, **options)
@@ -151,10 +151,16 @@ class _CellStates:
 
 
 class Loop:
-    """The states of each step in a loop of the compiled graph."""
+    """The states of each step in a loop of the compiled graph; ``muted`` as in :class:`Call`."""
 
-    def __init__(self, states: int, inputs: Any, wanted: frozenset[int]) -> None:
-        self.states, self.wanted, self._inputs = states, wanted, inputs
+    def __init__(
+        self,
+        states: int,
+        inputs: Any,
+        wanted: frozenset[int],
+        muted: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.states, self.wanted, self.muted, self._inputs = states, wanted, muted, inputs
         self.steps: dict[int, Any] = {}
 
     def length(self) -> Any:

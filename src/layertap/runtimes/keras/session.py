@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import keras
+import numpy as np
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import Graph, TapPoint
 from layertap.core.protocols import Capabilities, Emit, Json, Pass
-from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure, Untappable
+from layertap.errors import (
+    FeedError,
+    LayertapError,
+    RunError,
+    RuntimeFailure,
+    SourceError,
+    Untappable,
+)
 from layertap.runtimes.keras import describe
 from layertap.runtimes.keras.describe import BATCHES, FREE
 from layertap.runtimes.keras.engine import Compiled, Shape, Target, load_engine
+from layertap.runtimes.keras.export import extractor, save
 from layertap.runtimes.keras.inputs import inputs_of
 from layertap.runtimes.keras.naming import Ownership, Weight
 from layertap.runtimes.keras.sources import Source, load
 
 Specs = dict[str, tuple[Shape, str]]
+
+Depth = Literal["layers", "ops"]
+"""How deep to look into a model: what its layers return, or every operation inside of them."""
 
 
 def open(
@@ -29,16 +42,25 @@ def open(
     allow_code: bool = False,
     custom_objects: Mapping[str, Any] | None = None,
     inputs: Sequence[str] | None = None,
+    depth: Depth = "layers",
+    fused_rnn: bool = True,
 ) -> KerasSession:
     """Open a live Keras model or layer, or a ``.keras`` or ``.h5`` file.
 
     ``allow_code`` loads Lambda layers, whose Python code is in the file. ``custom_objects`` maps
     names to the classes and functions that a file needs. ``inputs`` names the tensors of the list
-    that a subclassed model takes as its first argument.
+    that a subclassed model takes as its first argument. ``depth="ops"`` lists the result of every
+    operation inside the layers too. ``fused_rnn=False`` keeps recurrent layers from running in
+    fused kernels (cuDNN, or PyTorch's own loop), which do not give the cell state of each step.
 
     Raises UnknownSource, CorruptModel, or SourceError for a file that needs one of these options.
     """
-    return KerasSession(load(source, allow_code=allow_code, custom_objects=custom_objects), inputs)
+    if depth not in get_args(Depth):
+        raise SourceError(
+            f"there is no depth {depth!r}", hint=f"it is one of {', '.join(get_args(Depth))}"
+        )
+    loaded = load(source, allow_code=allow_code, custom_objects=custom_objects)
+    return KerasSession(loaded, inputs, depth=depth, fused_rnn=fused_rnn)
 
 
 class KerasSession:
@@ -48,12 +70,21 @@ class KerasSession:
     layers and of random number generators included: each batch starts from the same state.
     """
 
-    def __init__(self, source: Source, inputs: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        inputs: Sequence[str] | None = None,
+        *,
+        depth: Depth = "layers",
+        fused_rnn: bool = True,
+    ) -> None:
+        self._operations, self._fused = depth == "ops", fused_rnn
         self._model: Any = source.model
         self._source = source
         self._engine = load_engine()
         self._inputs = inputs_of(source.model, inputs)
         self._weights: dict[str, Weight] = {}
+        self._loops: dict[str, int] = {}
         self._graphs: dict[Any, Graph] = {}
         self._compiled: dict[Any, Compiled] = {}
         complete = self._declared()
@@ -86,6 +117,7 @@ class KerasSession:
             "version": keras.__version__,
             "backend": self._engine.name,
             "backend_version": self._engine.version,
+            "fused_rnn": self._fused,
             "model": {"sha256": self._source.sha256, kind: self._source.origin},
         }
 
@@ -125,6 +157,18 @@ class KerasSession:
         wanted = tuple(tap.name for tap in taps if tap.kind != "input")
         return partial(self._run, tuple(taps), wanted)
 
+    def export(self, taps: Sequence[TapPoint], to: Path | None, /, *, whole: bool) -> Any:
+        """A Functional model with ``taps`` as outputs; or, written to ``to``, a ``.keras`` file or
+        a SavedModel folder."""
+        self._check_open()
+        shapes = {tap.name: (tap.shape, tap.dtype) for tap in self._graph.inputs}
+        known = [InputSpec(name, dtype, shape) for name, (shape, dtype) in shapes.items()]
+        made = extractor(self._model, self._inputs, known or self.inputs, taps, whole=whole)
+        if to is None:
+            return made
+        save(made, to)
+        return to
+
     def close(self) -> None:
         self._model = None
         self._graphs.clear()
@@ -142,13 +186,18 @@ class KerasSession:
         arrays = self._inputs.arrays(feed)
         values: Iterator[Array] = iter(self._compute(arrays, wanted) if wanted else ())
         for tap in taps:
-            emit(tap, arrays[tap.name].copy() if tap.kind == "input" else next(values))
+            if tap.kind == "input":
+                emit(tap, arrays[tap.name].copy())
+                continue
+            value, loops = next(values), self._loops.get(tap.name, 0)
+            emit(tap, np.ascontiguousarray(np.moveaxis(value, loops, 0)) if loops else value)
 
     def _compute(self, arrays: Mapping[str, Array], wanted: tuple[str, ...]) -> list[Array]:
         names = tuple(arrays)
         compiled = self._compiled.get((names, wanted))
         if compiled is None:
-            compiled = self._engine.compile(self._target(names), wanted)
+            target = self._target(names)
+            compiled = self._engine.compile(target, wanted, operations=self._operations)
             self._compiled[names, wanted] = compiled
         try:
             return compiled(list(arrays.values()))
@@ -168,6 +217,7 @@ class KerasSession:
             Ownership(self._model),
             names,
             tuple(declared.get(name) for name in names),
+            self._fused,
         )
 
     def _declared(self) -> Graph | None:
@@ -175,8 +225,11 @@ class KerasSession:
         specs = [spec for spec in self.inputs if spec.required]
         if not self._inputs.known or any(spec.shape is None for spec in specs):
             return None
-        loops = self._engine.loops and any(None in (spec.shape or ())[1:] for spec in specs)
-        if loops or not describe.is_built(self._model):
+        # How many operations there are can depend on sizes, and so can calls in a Python loop.
+        sized = self._engine.loops or self._operations
+        if (
+            sized and any(None in (spec.shape or ())[1:] for spec in specs)
+        ) or not describe.is_built(self._model):
             return None
         first, second = (_filled(specs, BATCHES[i], FREE[i]) for i in (0, 1))
         try:
@@ -220,7 +273,9 @@ class KerasSession:
         """The graph from two calls on abstract tensors of different sizes."""
         try:
             found = [
-                describe.probe(self._model, self._inputs, self._engine, specs)
+                describe.probe(
+                    self._target(tuple(specs)), self._engine, specs, operations=self._operations
+                )
                 for specs in (first, second)
             ]
         except Exception as error:
@@ -252,6 +307,10 @@ class KerasSession:
         taps = list(describe.tap_points(known, weights, values))
         named = [tap.name for tap in taps if tap.kind == "weight"]
         self._weights = dict(zip(named, weights, strict=True))
+        # Iterations are stacked on the first axis, where the samples belong.
+        self._loops = {
+            one.value.name: len(one.value.loops) for one, per in values if per == "sample"
+        }
         return Graph(taps, complete=complete)
 
 
