@@ -14,8 +14,9 @@ from layertap.core.graph import Graph, Kind, Per, TapPoint
 from layertap.errors import CorruptModel
 from layertap.runtimes.tensorflow.batching import Batching, merged
 from layertap.runtimes.tensorflow.opened import Opened
-from layertap.runtimes.tensorflow.writes import writes
+from layertap.runtimes.tensorflow.writes import HANDING_ON, writes
 from layertap.runtimes.tfgraph.accumulate import Place
+from layertap.runtimes.tfgraph.classic import Contexts, contexts_of
 from layertap.runtimes.tfgraph.infer import Path, Type, Types, infer, through
 from layertap.runtimes.tfgraph.order import in_order
 from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope
@@ -44,6 +45,7 @@ class Catalog:
     graph: Graph = field(default_factory=lambda: Graph(()))
     found: dict[str, Found] = field(default_factory=dict)
     weights: dict[str, Callable[[], Array]] = field(default_factory=dict)
+    contexts: Contexts | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class _Lister:
         self._hidden: dict[tuple[Path, str], tuple[str, ...]] = {}
         self._result = Catalog()
         self._written = frozenset(writes(opened.scope, opened.resources).values())
+        self._contexts = contexts_of(opened.scope)
+        self._result.contexts = self._contexts
         self._reserved = {one.name for one in opened.inputs}
 
     def catalog(self) -> Catalog:
@@ -136,7 +140,7 @@ class _Lister:
         variables = {
             arg: variable
             for arg, ref in given.items()
-            if (variable := inside.variables.get(through(scope, ref, ("Identity",))[0]))
+            if (variable := inside.variables.get(through(scope, ref, HANDING_ON)[0]))
         }
         if loop and number == 0:
             reason = (
@@ -188,13 +192,13 @@ class _Lister:
         operands: tuple[str, ...],
         reason: str,
     ) -> None:
-        one, two = self._first[inside.path][ref], self._second[inside.path][ref]
+        source, looped, maybe, why = self._way_out(ref, inside)
+        one, two = self._first[inside.path][source], self._second[inside.path][source]
         read, kind_of = self._reader(scope, node, inside, two)
         tap_type = kind_of or replace(one, shape=merged(one.shape, two.shape))
         name = self._unused(self._proposed(ref, inside))
         self._names[inside.path, ref] = name
-        loops = [self._is_loop(inside.path, i) for i in range(len(inside.path))]
-        looped, maybe = any(loops), bool(loops) and not loops[0]
+        reason = reason or (why if read is None else "")
         kind, per, sample = self._kind(ref, inside, read is not None, one, two)
         reason = (
             reason or _not_an_array(tap_type) or (_unstable(one) if looped and not read else "")
@@ -217,7 +221,23 @@ class _Lister:
         )
         if read is not None:
             self._result.weights[name] = read
-        self._result.found[name] = Found(Place(inside.path, ref), tap_type, looped, sample, maybe)
+        self._result.found[name] = Found(
+            Place(inside.path, source), tap_type, looped, sample, maybe
+        )
+
+    def _way_out(self, ref: Ref, inside: _Inside) -> tuple[Ref, bool, bool, str]:
+        """What to read for a tensor, whether it is in a loop, whether a run may pass it by, and why
+        it cannot be brought out."""
+        loops = [self._is_loop(inside.path, i) for i in range(len(inside.path))]
+        if self._contexts is None:
+            return ref, any(loops), bool(loops) and not loops[0], ""
+        if inside.path:
+            context = self._contexts[inside.path[0][0], 0]
+            why = "" if context.plain else "it is in a loop or branch inside one of TensorFlow 1"
+            return ref, any(loops), bool(loops) and not loops[0], why
+        source = self._contexts.source(ref)
+        context = self._contexts[source]
+        return source, bool(context.frames), context.maybe, self._contexts.why_not(source)
 
     def _is_loop(self, path: Path, depth: int) -> bool:
         scope = self._opened.scope
@@ -279,7 +299,7 @@ class _Lister:
 
     def _variable(self, scope: Scope, read: Node, inside: _Inside) -> Callable[[], Array] | None:
         """The value that a variable has before anything ran, if that is what a node reads."""
-        handle = through(scope, read.inputs[0], ("Identity",))[0]
+        handle = through(scope, read.inputs[0], HANDING_ON)[0]
         name = inside.variables.get(handle)
         ordered = bool(read.controls) or bool(inside.path)
         if name is None or (name in self._written and ordered):

@@ -18,6 +18,7 @@ from layertap.runtimes.tensorflow.live import named_outputs
 from layertap.runtimes.tensorflow.opened import Input, Opened
 from layertap.runtimes.tensorflow.variables import Variable
 from layertap.runtimes.tensorflow.writes import writes
+from layertap.runtimes.tfgraph.classic import contexts_of
 from layertap.runtimes.tfgraph.infer import Shape, infer
 from layertap.runtimes.tfgraph.order import in_order
 from layertap.runtimes.tfgraph.scope import Node, Ref, Scope, flatten
@@ -214,9 +215,11 @@ def _declared(node: Node, producer: int) -> tuple[Any, Shape | None]:
 def _ends(scope: Scope, inputs: Sequence[Input]) -> list[Ref]:
     """Results of nodes that depend on an input and that no other node takes."""
     consumed = {ref[0] for node in scope.nodes.values() for ref in node.inputs}
+    contexts = contexts_of(scope)
     fed = {one.node for one in inputs}
     reached = set(fed)
     for node in in_order(scope.nodes):
         if any(ref[0] in reached for ref in node.inputs):
             reached.add(node.name)
-    return [(name, 0) for name in scope.nodes if name in reached - consumed - fed]
+    ends = [(name, 0) for name in scope.nodes if name in reached - consumed - fed]
+    return [ref for ref in ends if contexts is None or contexts[ref].plain]

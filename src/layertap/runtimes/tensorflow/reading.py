@@ -17,6 +17,7 @@ from layertap.runtimes.tensorflow.opened import Opened
 from layertap.runtimes.tensorflow.variables import Variable
 from layertap.runtimes.tensorflow.writes import writes
 from layertap.runtimes.tfgraph.accumulate import Listed, expose
+from layertap.runtimes.tfgraph.classic import Contexts, expose_classic
 from layertap.runtimes.tfgraph.compiled import Compiled, Program, eagerly
 from layertap.runtimes.tfgraph.scope import Ref, Scope
 
@@ -83,12 +84,7 @@ class Reading:
         starter: Starter,
     ) -> None:
         self._found = [listed.found[tap.name] for tap in taps]
-        inside = [(f.place, f.type) for f in self._found if f.place.path]
-        scope, lists = expose(opened.scope, inside) if inside else (opened.scope, [])
-        self._places: list[Ref | Listed] = []
-        remaining = iter(lists)
-        for found in self._found:
-            self._places.append(next(remaining) if found.place.path else found.place.ref)
+        scope, self._places = _brought_out(opened.scope, listed.contexts, self._found)
         fetches = [ref for place in self._places for ref in _refs(place)]
         scope = scope.ancestors(fetches)
         _check_fed(opened, scope, fed)
@@ -121,6 +117,28 @@ class Reading:
             else:
                 values.append(next(arrays))
         return values
+
+
+def _brought_out(
+    scope: Scope, contexts: Contexts | None, found: Sequence[Found]
+) -> tuple[Scope, list[Ref | Listed]]:
+    """``scope`` with what brings values out of loops and branches, and where to fetch each tap."""
+    inside = [one for one in found if one.place.path]
+    classic = [
+        one
+        for one in found
+        if contexts and not one.place.path and not contexts[one.place.ref].plain
+    ]
+    lists: list[Listed] = []
+    if inside:
+        scope, lists = expose(scope, [(one.place, one.type) for one in inside])
+    places: dict[int, Listed] = dict(zip(map(id, inside), lists, strict=True))
+    if contexts and classic:
+        scope, lists = expose_classic(
+            scope, contexts, [(one.place.ref, one.type) for one in classic]
+        )
+        places |= zip(map(id, classic), lists, strict=True)
+    return scope, [places.get(id(one), one.place.ref) for one in found]
 
 
 def _check_fed(opened: Opened, scope: Scope, fed: Sequence[str]) -> None:

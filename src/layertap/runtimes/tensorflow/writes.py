@@ -21,6 +21,9 @@ READS = frozenset(
 )
 """Operations that leave the variable or table whose handle they take as it is."""
 
+HANDING_ON = ("Identity", "Enter", "Switch")
+"""Operations that hand on the handle they take."""
+
 
 def writes(scope: Scope, resources: Mapping[str, str]) -> dict[str, str]:
     """The nodes of ``scope`` that change a resource, here or in a scope inside, each with that
@@ -34,7 +37,7 @@ def _writes(scope: Scope, resources: Mapping[str, str]) -> Iterator[tuple[str, s
         handles = [known.get(ref[0], "") for ref in node.inputs]
         if not any(handles):
             continue
-        if node.op == "Identity":
+        if node.op in HANDING_ON:
             known[node.name] = handles[0]
         elif node.branches:
             start = 0 if node.op in LOOPS else 1

@@ -60,8 +60,9 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Push:
-    """What one list gathers; ``form`` is the value itself, its elements or its shape."""
+class Push:
+    """What one list gathers of a tensor of dtype ``source``; ``form``: the value itself, its
+    elements or its shape."""
 
     path: Path
     ref: Ref
@@ -75,28 +76,25 @@ class _Push:
 
 def expose(scope: Scope, wanted: Sequence[tuple[Place, Type]]) -> tuple[Scope, list[Listed]]:
     """``scope`` with further nodes that list the values at each place inside it, in order."""
-    pushes: list[_Push] = []
-    spans: list[tuple[int, ...]] = []
+    pushes: list[Push] = []
+    spans: list[range] = []
     for place, kind in wanted:
-        forms = ["value"] if _is_fixed(kind.shape) else ["elements", "shape"]
-        spans.append(tuple(range(len(pushes), len(pushes) + len(forms))))
-        pushes += [_Push(place.path, place.ref, kind.dtype, form) for form in forms]
+        new = [Push(place.path, place.ref, kind.dtype, form) for form in forms_of(kind.shape)]
+        spans.append(range(len(pushes), len(pushes) + len(new)))
+        pushes += new
     build = Builder(dict(scope.nodes))
-    lists = [build.empty_list(push.dtype) for push in pushes]
-    lists = _thread(build, pushes, lists)
-    listed = []
-    for (_, kind), span in zip(wanted, spans, strict=True):
-        if len(span) == 1:
-            refs: tuple[Ref, ...] = (build.stacked(lists[span[0]], kind.dtype, kind.shape),)
-        else:
-            elements, _ = build.joined(lists[span[0]], kind.dtype)
-            refs = (elements, *build.joined(lists[span[1]], tf.int64))
-        listed.append(Listed(refs))
+    lists = _thread(build, pushes, [build.empty_list(push.dtype) for push in pushes])
+    listed = [
+        build.listed([lists[i] for i in span], kind)
+        for (_, kind), span in zip(wanted, spans, strict=True)
+    ]
     return replace(scope, nodes=build.nodes), listed
 
 
-def _is_fixed(shape: tuple[int | None, ...] | None) -> bool:
-    return shape is not None and None not in shape
+def forms_of(shape: tuple[int | None, ...] | None) -> tuple[str, ...]:
+    """What lists are needed for values of a shape: one if it is fixed, else two."""
+    fixed = shape is not None and None not in shape
+    return ("value",) if fixed else ("elements", "shape")
 
 
 class Builder:
@@ -123,6 +121,8 @@ class Builder:
                 proto.attr[key].b = value
             elif isinstance(value, int):
                 proto.attr[key].i = value
+            elif isinstance(value, str):
+                proto.attr[key].s = value.encode()
             else:
                 proto.attr[key].CopyFrom(value)
         return self.place(op, inputs, controls, proto)
@@ -146,15 +146,23 @@ class Builder:
         anything = self.constant(-1, tf.int32)
         return self.add("EmptyTensorList", (anything, self.constant(-1, tf.int32)), types=types)
 
-    def pushed(self, onto: Ref, push: _Push) -> Ref:
+    def pushed(self, onto: Ref, push: Push) -> Ref:
         value = push.ref
         if push.form == "shape":
             types = {"T": push.source, "out_type": tf.int64}
             value = self.add("Shape", (value,), types=types)
         elif push.form == "elements":
-            flat = self.constant([-1], tf.int32)
+            # Where the value is: a constant outside of its loop could not be combined with it.
+            flat = self.constant([-1], tf.int32, (value[0],))
             value = self.add("Reshape", (value, flat), types={"T": push.dtype, "Tshape": tf.int32})
         return self.add("TensorListPushBack", (onto, value), types={"element_dtype": push.dtype})
+
+    def listed(self, lists: Sequence[Ref], kind: Type) -> Listed:
+        """The lists that :func:`forms_of` asks for as tensors."""
+        if len(lists) == 1:
+            return Listed((self.stacked(lists[0], kind.dtype, kind.shape),))
+        elements, _ = self.joined(lists[0], kind.dtype)
+        return Listed((elements, *self.joined(lists[1], tf.int64)))
 
     def stacked(self, values: Ref, dtype: Any, shape: Any) -> Ref:
         known = self.constant(np.array(shape, np.int32), tf.int32)
@@ -172,7 +180,7 @@ class Builder:
         return (name, 0), (name, 1)
 
 
-def _thread(build: Builder, pushes: Sequence[_Push], lists: Sequence[Ref]) -> list[Ref]:
+def _thread(build: Builder, pushes: Sequence[Push], lists: Sequence[Ref]) -> list[Ref]:
     """Push what is in this scope, pass the other lists through the nodes that run inner scopes;
     returns the lists as they are afterwards."""
     after = list(lists)
@@ -196,7 +204,7 @@ def _output_count(node: Node) -> int:
     return len(node.proto.attr[_TYPE_LISTS[node.op][-1]].list.type)
 
 
-def _passing(node: Node, pushes: Sequence[_Push], lists: Sequence[Ref]) -> Node:
+def _passing(node: Node, pushes: Sequence[Push], lists: Sequence[Ref]) -> Node:
     """A loop or branch that takes lists and returns them with what its scopes pushed."""
     proto = node_def_pb2.NodeDef()
     proto.CopyFrom(node.proto)
@@ -216,7 +224,7 @@ def _passing(node: Node, pushes: Sequence[_Push], lists: Sequence[Ref]) -> Node:
     return replace(node, inputs=(*node.inputs, *lists), proto=proto, branches=tuple(branches))
 
 
-def _taking(scope: Scope, pushes: Sequence[_Push | None], *, returns: bool) -> Scope:
+def _taking(scope: Scope, pushes: Sequence[Push | None], *, returns: bool) -> Scope:
     build = Builder(dict(scope.nodes))
     variant = node_def_pb2.NodeDef()
     variant.attr["dtype"].type = VARIANT

@@ -21,7 +21,7 @@ Path = tuple[tuple[str, int], ...]
 
 SMALL = 256
 """Constants with more elements than this say nothing about shapes."""
-_ROUNDS = 8
+_ROUNDS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,11 @@ def _infer(
     """What a loop or branch returns is known better from inside than from its node, so what
     follows is looked at again with that, as long as that tells more."""
     learnt: dict[str, Any] = {}
+    starts: dict[str, Shape | None] = {}
     for _ in range(_ROUNDS):
         graph = _imported(scope, known, versions, learnt)
-        types = found[path] = {
-            (operation.name, i): _type(tensor, known.get(operation.name))
-            for operation in graph.get_operations()
-            for i, tensor in enumerate(operation.outputs)
-        }
-        more: dict[str, Any] = {}
+        types = found[path] = _types(graph, known)
+        more = _merges(scope, types, learnt, starts)
         for node in scope.nodes.values():
             if node.branches:
                 shapes = _infer_branches(node, graph, versions, path, found)
@@ -73,8 +70,46 @@ def _infer(
                 if length is not None and types[node.name, 0].shape != (length, *_row(node, types)):
                     more[node.name] = length
         if all(learnt.get(name) == value for name, value in more.items()):
-            break
+            return
         learnt |= more
+    unsettled = {name: None for name, value in learnt.items() if isinstance(value, Type)}
+    found[path] = _types(_imported(scope, known, versions, learnt | unsettled), known)
+
+
+def _merges(
+    scope: Scope,
+    types: Mapping[Ref, Type],
+    learnt: Mapping[str, Any],
+    starts: dict[str, Shape | None],
+) -> dict[str, Any]:
+    """Types of the variables of TensorFlow 1 loops. They have the shape that they start with, until
+    all have been given theirs and one turns out to have another one in the next iteration."""
+    loops = [node for node in scope.nodes.values() if _starts_loop(scope, node)]
+    first = {n.name: types[through(scope, n.inputs[0], ("Enter", "RefEnter"))] for n in loops}
+    begun = {
+        name: replace(kind, value=None)
+        for name, kind in first.items()
+        if name not in learnt or starts[name] != kind.shape
+    }
+    starts.update({name: first[name].shape for name in begun})
+    if begun:
+        return dict(begun)
+    return {node.name: _relaxed(learnt[node.name], types[node.inputs[1]]) for node in loops}
+
+
+def _types(graph: Any, known: Mapping[str, Type]) -> dict[Ref, Type]:
+    return {
+        (operation.name, i): _type(tensor, known.get(operation.name))
+        for operation in graph.get_operations()
+        for i, tensor in enumerate(operation.outputs)
+    }
+
+
+def _starts_loop(scope: Scope, node: Node) -> bool:
+    """Whether a node is where a loop of TensorFlow 1 begins anew."""
+    if node.op != "Merge" or len(node.inputs) != 2:
+        return False
+    return any(scope.nodes[ref[0]].op == "NextIteration" for ref in node.inputs)
 
 
 def _imported(
@@ -113,6 +148,8 @@ def _add(skeleton: Any, node: Node, known: Type | None, learnt: Any) -> None:
     proto = skeleton.node.add(name=node.name)
     if known is None and node.op == "Const":
         known = _large(node.proto)
+    if isinstance(learnt, Type):
+        known = learnt
     if known is None:
         proto.op = node.op
         for key, value in node.proto.attr.items():
