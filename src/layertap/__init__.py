@@ -9,11 +9,13 @@ from layertap.errors import LayertapError
 
 if TYPE_CHECKING:
     from layertap.api import Model, attach, export, load, open
+    from layertap.arena.memory_map import MemoryMap
     from layertap.core.captures import Capture, Run, summarize
     from layertap.core.graph import Graph, TapPoint
     from layertap.core.plan import Plan
     from layertap.core.quantization import Quantization
     from layertap.recording import record
+    from layertap.sizing import memory
 
 __version__ = "0.1.0"
 
@@ -31,12 +33,15 @@ _HOMES = {
     "Plan": "layertap.core.plan",
     "Quantization": "layertap.core.quantization",
     "record": "layertap.recording",
+    "memory": "layertap.sizing",
+    "MemoryMap": "layertap.arena.memory_map",
 }
 
 __all__ = [
     "Capture",
     "Graph",
     "LayertapError",
+    "MemoryMap",
     "Model",
     "Plan",
     "Quantization",
@@ -45,6 +50,7 @@ __all__ = [
     "attach",
     "export",
     "load",
+    "memory",
     "open",
     "record",
     "summarize",

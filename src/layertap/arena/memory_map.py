@@ -13,9 +13,10 @@ Home = Literal["flash", "arena", "persistent", "external", "none"]
 time. ``persistent``: in the persistent section, where it outlives an execution (variables).
 ``external``: bytes that the file refers to and does not hold. ``none``: no bytes at all."""
 
-Reason = Literal["buffers", "planner"]
-"""What decides the smallest arena: the buffers and structures themselves, or the memory that the
-planner needs while it works."""
+Reason = Literal["buffers", "planner", "preparation"]
+"""What decides the smallest arena: the buffers and structures themselves, the memory that the
+planner needs while it works, or what describes the tensors of one operator while its kernel is
+prepared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,11 @@ class Table:
         self._file.charge(count * kind.itemsize)
         return np.frombuffer(self._file.data, kind, count, start)
 
+    def count(self, field: int, itemsize: int) -> int:
+        """Elements of a vector of such items, 0 when the field is absent."""
+        at = self.slot(field)
+        return self._file.span(self._file.follow(at), itemsize)[1] if at else 0
+
     def text(self, field: int) -> str | None:
         """A string, None when the field is absent; bytes that are not UTF-8 are escaped."""
         at = self.slot(field)

@@ -50,8 +50,7 @@ def tap_graph(
     the file declares open, except the batch axis, for runtimes that can resize tensors.
     ``readable`` are the element types that a runtime hands out, None for all.
     """
-    names = iter(unique_names([n for subgraph in model.subgraphs for n in _wanted(subgraph)]))
-    named = [[next(names) for _ in subgraph.tensors] for subgraph in model.subgraphs]
+    named = tensor_names(model)
     main = model.subgraphs[run]
     batch = _batch(main)
     taps: list[TapPoint] = []
@@ -63,6 +62,12 @@ def tap_graph(
     inputs = (graph[named[run][i]] for i in dict.fromkeys(main.inputs))
     specs = (InputSpec(t.name, t.dtype, t.shape, t.quantization) for t in inputs)
     return TapGraph(graph, tuple(specs), batch)
+
+
+def tensor_names(model: TfliteModel) -> list[list[str]]:
+    """The name of each tensor's tap point, by subgraph and index."""
+    names = iter(unique_names([name for graph in model.subgraphs for name in _wanted(graph)]))
+    return [[next(names) for _ in graph.tensors] for graph in model.subgraphs]
 
 
 def _wanted(subgraph: Subgraph) -> Iterator[str]:
@@ -224,4 +229,4 @@ def _unreadable_weight(tensor: Tensor) -> str:
     return "" if tensor.data or math.prod(tensor.shape) == 0 else "the file holds no value for it"
 
 
-__all__ = ["MAIN", "TapGraph", "tap_graph"]
+__all__ = ["MAIN", "TapGraph", "tap_graph", "tensor_names"]

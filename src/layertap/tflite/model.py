@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from flatbuffers import packer
@@ -13,6 +13,7 @@ from layertap.errors import CorruptModel
 from layertap.tflite import schema
 from layertap.tflite.flatbuffer import Flatbuffer, Table, damaged
 from layertap.tflite.foreign import what_is
+from layertap.tflite.settings import Settings
 from layertap.tflite.sizes import check_shape, stored_bytes
 
 COMPRESSION = "COMPRESSION_METADATA"
@@ -27,7 +28,8 @@ class Tensor:
 
     ``shape`` is the static shape. ``signature`` is the shape with -1 where any size is allowed,
     None when the file does not say. ``data`` is the byte range of its constant value in the file,
-    empty without one.
+    empty without one. ``channels`` counts the stored scales of a tensor that has zero points too,
+    else 0; ``quantization`` is what they mean.
     """
 
     index: int
@@ -40,18 +42,21 @@ class Tensor:
     variable: bool
     sparse: bool
     external: bool
+    channels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
     """``inputs`` and ``outputs`` are tensor indices, -1 for an absent optional one; ``calls`` the
-    subgraphs that it runs; ``intermediates`` tensors that only lend it their quantization."""
+    subgraphs that it runs; ``intermediates`` tensors that only lend it their quantization;
+    ``settings`` its options."""
 
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     calls: tuple[int, ...]
     intermediates: tuple[int, ...] = ()
+    settings: Settings = field(default=Settings(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +179,7 @@ class _Parser:
             variable=bool(table.number(schema.Tensor.IS_VARIABLE, packer.uint8)),
             sparse=table.table(schema.Tensor.SPARSITY) is not None,
             external=table.number(schema.Tensor.EXTERNAL_BUFFER, packer.uint32) > 0,
+            channels=_channels(table.table(schema.Tensor.QUANTIZATION)),
         )
 
     def _operator(self, table: Table, tensors: int) -> Operator:
@@ -187,7 +193,14 @@ class _Parser:
         calls = _calls(name, table)
         for i in calls:
             _at(self.graphs, i, "subgraph")
-        return Operator(name, inputs, outputs, calls, between)
+        return Operator(name, inputs, outputs, calls, between, self._settings(table))
+
+    def _settings(self, table: Table) -> Settings:
+        custom = table.blob(schema.Operator.CUSTOM_OPTIONS) or range(0)
+        return Settings(
+            table.table(schema.Operator.BUILTIN_OPTIONS),
+            self.data[custom.start : custom.stop],
+        )
 
     def _signature(self, table: Table, subgraphs: tuple[Subgraph, ...]) -> Signature:
         subgraph = table.number(schema.SignatureDef.SUBGRAPH_INDEX, packer.uint32)
@@ -294,6 +307,12 @@ def _calls(name: str, table: Table) -> tuple[int, ...]:
         return _indices(options, schema.CALLED_SUBGRAPH_LISTS[name])
     fields = schema.CALLED_SUBGRAPHS[name]
     return tuple(options.number(field, packer.int32) for field in fields)
+
+
+def _channels(table: Table | None) -> int:
+    if table is None or not table.count(schema.QuantizationParameters.ZERO_POINT, 8):
+        return 0
+    return table.count(schema.QuantizationParameters.SCALE, 4)
 
 
 def _quantization(table: Table | None, shape: tuple[int, ...]) -> Quantization | None:
