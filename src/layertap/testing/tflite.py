@@ -12,7 +12,10 @@ import numpy as np
 from layertap.core.dtypes import Array
 from layertap.tflite import schema
 
-OPTION_TYPES = {"SVDF": 6, "CALL": 16, "IF": 92, "WHILE": 93, "CALL_ONCE": 103, "VAR_HANDLE": 111}
+OPTION_TYPES = {
+    **{"CONV_2D": 1, "DEPTHWISE_CONV_2D": 2, "AVERAGE_POOL_2D": 5, "MAX_POOL_2D": 5, "SVDF": 6},
+    **{"CALL": 16, "IF": 92, "WHILE": 93, "CALL_ONCE": 103, "VAR_HANDLE": 111},
+}
 """Numbers of the option tables in the union BuiltinOptions of the schema."""
 
 
