@@ -274,6 +274,21 @@ def test_switching_to_training_between_batches() -> None:
         assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
+def test_dropout_that_is_switched_on_between_batches_is_drawn_anew_from_the_same_state() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, 6)).eval()
+    with layertap.open(net) as model:
+        read = reader(model, ["1"])
+        for _ in range(3):
+            assert read(X)["1"].all()
+        net.train()
+        before = torch.get_rng_state()
+        values = [read(X)["1"] for _ in range(3)]
+        assert torch.equal(torch.get_rng_state(), before)
+    assert not values[0].all()
+    for value in values[1:]:
+        np.testing.assert_array_equal(value, values[0])
+
+
 def test_what_the_user_does_to_the_model_between_batches_stays() -> None:
     net = nn.Sequential(nn.BatchNorm1d(6)).train()
     with layertap.open(net) as model:

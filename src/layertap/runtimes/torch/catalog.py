@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter
 
 import torch
 from torch import nn
@@ -52,7 +52,14 @@ def _has_forward(module: nn.Module) -> bool:
     return "forward" in module.__dict__ or not unimplemented
 
 
-_training: Callable[[dict[str, bool]], bool] = itemgetter("training")
+_training: Callable[[nn.Module], bool] = attrgetter("training")
+
+_INDIFFERENT = frozenset({
+    nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Linear, nn.Embedding,
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid,
+    nn.Softmax, nn.LayerNorm, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
+})  # fmt: skip
+"""Types that do the same in training and out of it. Asking the others is what each pass does."""
 
 
 class Catalog:
@@ -74,14 +81,15 @@ class Catalog:
                 self.aliases[name] = known
             elif _has_forward(module):
                 self.slots.append(Slot(len(self.slots), name, module))
-        self._flags = [slot.module.__dict__ for slot in self.slots if slot.module._buffers]
+        modules = [slot.module for slot in self.slots]
+        self._moody = [module for module in modules if type(module) not in _INDIFFERENT]
         for slot in self.slots:
             if isinstance(slot.module, nn.TransformerEncoderLayer):
                 self.fused.update(slot.module.modules())
 
     def modes(self) -> list[bool]:
-        """Which of the modules with buffers are in training mode, in which these may change."""
-        return list(map(_training, self._flags))
+        """Which of the modules that may go by it are in training mode."""
+        return list(map(_training, self._moody))
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Parameters and buffers under their first names."""
