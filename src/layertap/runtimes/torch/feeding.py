@@ -33,6 +33,7 @@ class Arguments:
         self.inputs = tuple(_spec(parameter) for parameter in parameters)
         kinds = inspect.Parameter
         self.positional = [p.name for p in parameters if p.kind in _POSITIONAL]
+        self.first = next(iter(self.positional), "")
         self.only = {p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY}
         self.further = next((p.name for p in parameters if p.kind is kinds.VAR_POSITIONAL), "")
         tensors = [*module.parameters(), *module.buffers()]
@@ -41,6 +42,8 @@ class Arguments:
 
     def bind(self, feed: Feed) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments that ``feed`` stands for. Raises FeedError."""
+        if len(feed) == 1 and self.first in feed:
+            return (self._own(feed[self.first]),), {}
         left = {name: self._own(value) for name, value in feed.items()}
         args: list[Any] = []
         for name in self.positional:
@@ -123,6 +126,8 @@ def count_samples(feed: Feed) -> int:
 def look(value: Any) -> object:
     """What of a feed decides which way a network takes, where that is not up to values: shapes and
     dtypes of arrays, and everything else."""
+    if type(value) is np.ndarray:
+        return value.shape, value.dtype
     if isinstance(value, dict):
         return tuple([(key, look(item)) for key, item in value.items()])
     if isinstance(value, tuple | list):

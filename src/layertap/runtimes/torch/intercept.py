@@ -150,11 +150,15 @@ class Way:
         hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]
         return bool(hooks) or self.scripted
 
-    def is_plain(self) -> bool:
-        """Whether the shortcut is what a call of the module would come to."""
+    def is_short(self) -> bool:
+        """Whether the shortcut is what a call of the module comes to, without hooks."""
+        own = self.own
         return (
             self.shortcut is not None
-            and "forward" not in self.own
+            and "forward" not in own
+            and not own["_forward_hooks"]
+            and not own["_forward_pre_hooks"]
+            and not own["_backward_hooks"]
             and getattr(self.kind, "forward", None) is self.function
         )
 
@@ -184,12 +188,12 @@ class Interception:
         everywhere: bool = self.public or _has_any_global_hook()  # type: ignore[no-untyped-call]
         try:
             for way in self.ways:
-                if (everywhere and not way.fused) or way.has_hooks():
-                    way.hooks.install()
-                    self.installed.append(way.hooks)
-                elif way.is_plain():
+                if not everywhere and way.is_short():
                     way.own["forward"] = way.shortcut
                     self.shortcuts.append((way.own, way.shortcut))
+                elif (everywhere and not way.fused) or way.has_hooks():
+                    way.hooks.install()
+                    self.installed.append(way.hooks)
                 else:
                     way.forward.install()
                     self.installed.append(way.forward)

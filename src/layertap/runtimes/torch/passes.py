@@ -129,11 +129,14 @@ class Recorder:
         def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 output = forward(*args, **kwargs)
-                if type(output) is not torch.Tensor or copy[number] or output.is_inference():
+                if type(output) is not torch.Tensor or self.learning is not None:
                     self.outputs(output, {"": number})
                 elif not seen[number]:
                     seen[number] = True
-                    records.append((number, output, output._version))
+                    if copy[number] or output.is_inference():
+                        records.append((number, output.clone(), COPIED))
+                    else:
+                        records.append((number, output, output._version))
                     if len(records) == last:
                         raise Stop
                 return output
@@ -189,8 +192,11 @@ class Recorder:
         arrays: dict[int, Array] = {}
         records = self.records
         while records:
-            number, tensor, _ = records.pop()
+            number, tensor, version = records.pop()
             try:
+                if version == COPIED:
+                    arrays[number] = tensor.numpy()
+                    continue
                 storage = tensor.untyped_storage()
                 # Of several taps that hold one tensor, the last to be taken is its only owner.
                 if (
@@ -304,7 +310,8 @@ class TapPass:
         try:
             with network.mode(), recorder.listening:
                 output = network.catalog.root(*args, **kwargs)
-                recorder.outputs(output, self.output_taps)
+                if self.output_taps:
+                    recorder.outputs(output, self.output_taps)
         except Stop:
             return
         except Exception as error:
