@@ -90,7 +90,7 @@ def _map(
     reason: Reason = "buffers" if minimum is None else "planner"
     arena = Arena(
         head, tail, minimum or used, reason, bound, peak,
-        (Section("TfLiteEvalTensor data", len(rows), 600), Section("kernels", 2, tail - 600)),
+        (Section("tensors", len(rows), 600), Section("kernels", 2, tail - 600)),
         unknown,
     )  # fmt: skip
     layers = tuple(LayerFlash(name, op, size, 0) for name, size in weights)

@@ -25,7 +25,7 @@ def test_totals_and_what_changed_by_size(make_map) -> None:
     assert [(c.name, c.growth) for c in found.tensors] == [("b", -592), ("in", -288)]
     assert [(c.name, c.growth) for c in found.layers] == [("b", -2250), ("c", 10)]
     assert [(c.name, c.growth) for c in found.sections] == [
-        ("TfLiteEvalTensor data", 0),
+        ("tensors", 0),
         ("kernels", 200),
     ]
     assert found.flash[0].growth == -2240

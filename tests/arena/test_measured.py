@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+import layertap
 from layertap.arena.log import DeviceLog, parse_log
-from layertap.arena.measured import measured
+from layertap.arena.measured import Measured, measured
 from layertap.arena.memory_map import MemoryMap
+from layertap.arena.target import load_target
+from layertap.demo import asset
 from layertap.errors import LayertapError
 
 SIZES = """\
@@ -31,12 +34,16 @@ def plan(memory: MemoryMap, scratch: list[tuple[int, int, int]], *, drawn: bool 
     return "\n".join([*lines, f"   0: {'.' * 80} (1k)" if drawn else ""])
 
 
+def corrected(memory: MemoryMap, log: DeviceLog) -> Measured:
+    return measured(memory, log, load_target("host", "90b983c", recording=True))
+
+
 def read(*parts: str) -> DeviceLog:
     return parse_log("\n".join(parts))
 
 
 def test_totals_replace_what_was_predicted(chain) -> None:
-    found = measured(chain, read(SIZES))
+    found = corrected(chain, read(SIZES))
     arena = found.memory.arena
     assert (arena.head, arena.tail, arena.used) == (1728, 1372, 3100)
     assert arena.minimum >= 3100
@@ -50,7 +57,7 @@ def test_totals_replace_what_was_predicted(chain) -> None:
 def test_a_plan_names_the_scratch_buffers_of_unknown_kernels(make_map) -> None:
     rows = [("a", 100, 0, 1, 0), ("b", 400, 1, 2, 112), ("c", 800, 2, 3, 512)]
     memory = make_map(rows, unknown=("CONV_2D of CMSIS-NN",))
-    found = measured(memory, read(SIZES, plan(memory, SCRATCH)))
+    found = corrected(memory, read(SIZES, plan(memory, SCRATCH)))
     assert found.memory.arena.exact
     scratch = [p for p in found.memory if p.index is None]
     assert [(p.name, p.op, p.operator, p.size, p.offset, p.alive) for p in scratch] == [
@@ -69,16 +76,16 @@ def test_a_plan_names_the_scratch_buffers_of_unknown_kernels(make_map) -> None:
 
 def test_without_a_plan_the_places_of_scratch_stay_unknown(make_map) -> None:
     memory = make_map([("a", 100, 0, 0, 0)], unknown=("CUSTOM",))
-    assert len(measured(memory, read(SIZES)).memory.arena.unknown) == 1
-    only_plan = measured(memory, read(plan(memory, []))).memory
+    assert len(corrected(memory, read(SIZES)).memory.arena.unknown) == 1
+    only_plan = corrected(memory, read(plan(memory, []))).memory
     assert len(only_plan.arena.unknown) == 1
-    cut = measured(memory, read(SIZES, plan(memory, [], drawn=False))).memory
+    cut = corrected(memory, read(SIZES, plan(memory, [], drawn=False))).memory
     assert not cut.arena.exact
 
 
 def test_a_device_that_lays_out_otherwise(chain) -> None:
     moved = plan(chain, []).replace("offset=112", "offset=1312").replace("offset=512", "offset=0")
-    found = measured(chain, read(moved))
+    found = corrected(chain, read(moved))
     assert found.memory["b"].offset == 1312
     assert found.memory.arena.head == 1712
     rows = {row.name: row.measured for row in found.rows}
@@ -88,14 +95,43 @@ def test_a_device_that_lays_out_otherwise(chain) -> None:
 def test_the_log_of_another_model_is_refused(chain) -> None:
     other = plan(chain, []).replace("first_used=1 last_used=2", "first_used=1 last_used=3")
     with pytest.raises(LayertapError, match="buffer 1 of the log has 400 bytes from step 1 to 3"):
-        measured(chain, read(other))
+        corrected(chain, read(other))
     short = "\n".join(plan(chain, []).splitlines()[:2])
     with pytest.raises(LayertapError, match="plans 2 buffers, this model has 4 tensors"):
-        measured(chain, read(short))
+        corrected(chain, read(short))
 
 
 def test_a_log_of_a_failure_changes_nothing(chain) -> None:
-    found = measured(chain, read("Failed to resize buffer. Requested: 9, available 3, missing: 6"))
+    found = corrected(chain, read("Failed to resize buffer. Requested: 9, available 3, missing: 6"))
     assert found.memory == chain
     assert found.rows == ()
     assert len(found.notes) == 1
+
+
+DIGITS = """\
+[RecordingMicroAllocator] Arena allocation total 5920 bytes
+[RecordingMicroAllocator] Arena allocation head 3072 bytes
+[RecordingMicroAllocator] Arena allocation tail 2848 bytes
+[RecordingMicroAllocator] 'TfLiteEvalTensor data' used 432 bytes with alignment overhead \
+(requested 432 bytes for 18 allocations)
+[RecordingMicroAllocator] 'Persistent TfLiteTensor data' used 128 bytes with alignment overhead \
+(requested 128 bytes for 2 tensors)
+[RecordingMicroAllocator] 'NodeAndRegistration struct' used 512 bytes with alignment overhead \
+(requested 512 bytes for 8 NodeAndRegistration structs)
+"""
+"""What the wheel tflite-micro 0.dev20261023182759 prints for the demo's int8 model."""
+
+
+def test_what_the_wheel_printed_is_what_is_predicted() -> None:
+    target = load_target("host", "0.dev20261023182759")
+    memory = layertap.memory(asset("digits_int8.tflite"), version="0.dev20261023182759")
+    found = measured(memory, read(DIGITS, plan(memory, [])), target)
+    for row in found.rows:
+        if row.name == "buffers elsewhere than predicted":
+            assert row.measured == 0
+        else:
+            assert row.predicted in (None, row.measured), row
+    assert found.memory.arena.minimum == memory.arena.minimum
+    assert found.memory.arena.reason == memory.arena.reason
+    assert found.memory.arena.peak == memory.arena.peak
+    assert found.memory.arena.lower_bound == memory.arena.lower_bound

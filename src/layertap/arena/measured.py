@@ -7,9 +7,27 @@ from dataclasses import dataclass, replace
 
 from layertap.arena.buffers import Buffer, aligned, extent, live_bytes
 from layertap.arena.log import Allocations, DeviceLog, PlannedBuffer
-from layertap.arena.memory_map import Arena, MemoryMap, Peak, Placement, Section
+from layertap.arena.memory_map import Arena, MemoryMap, Peak, Placement, Reason, Section
+from layertap.arena.minimum import Needs
 from layertap.arena.sites import operators
+from layertap.arena.target import Target
 from layertap.errors import LayertapError
+
+INTERFACE = ("inputs", "outputs")
+"""Sections that are allocated after the memory was planned."""
+
+PREDICTED = {
+    "TfLiteEvalTensor data": "tensors",
+    "NodeAndRegistration struct": "operators",
+    "TfLiteTensor variable buffer data": "variables",
+}
+"""The section that is predicted for what the recording allocator counts; its other counts cut
+across sections."""
+
+RECORDED = (
+    "sizes are those of the recording allocator, which counts its own objects too; the plain one "
+    "takes a little less"
+)
 
 UNPLACED = "where the scratch buffers lie (PrintMemoryPlan tells)"
 UNMEASURED = "the persistent section (PrintAllocations tells)"
@@ -34,32 +52,50 @@ class Measured:
     notes: tuple[str, ...]
 
 
-def measured(memory: MemoryMap, log: DeviceLog) -> Measured:
-    """The prediction corrected by the log of a device that ran the same model.
+def measured(memory: MemoryMap, log: DeviceLog, target: Target) -> Measured:
+    """The prediction for ``target`` corrected by the log of a device that ran the same model.
 
     Raises LayertapError when the log is of another model.
     """
+    if log.allocations is None and not log.plan:
+        return Measured(memory, (), log.notes)
     rows: list[Compared] = []
     notes = list(log.notes)
     found = memory
+    if log.allocations is not None:
+        rows += _sizes(memory, log.allocations)
+        notes.append(RECORDED)
+        found = replace(found, arena=_recorded(found.arena, log.allocations))
     if log.plan:
         placements = _placed(memory, log)
         rows += _offsets(memory, placements)
-        found = replace(found, placements=placements, arena=_planned(memory, placements))
+        found = replace(found, placements=placements, arena=_planned(found, placements))
     if log.allocations is not None:
-        rows = [*_sizes(memory, log.allocations), *rows]
-        notes.append(
-            "the recording allocator printed it, and counts with its own objects; firmware with "
-            "the plain MicroInterpreter needs a little less"
-        )
-        found = replace(found, arena=_recorded(found.arena, log.allocations))
-    if log.allocations is None and not log.plan:
-        return Measured(memory, (), tuple(notes))
+        found = replace(found, arena=replace(found.arena, head=log.allocations.head))
+    minimum, reason = _minimum(memory, found, target)
     unknown = _unknown(memory, log)
-    arena = replace(found.arena, unknown=unknown)
-    arena = replace(arena, minimum=max(arena.minimum, aligned(arena.used)))
+    arena = replace(found.arena, minimum=minimum, reason=reason, unknown=unknown)
     found = replace(found, arena=arena, version=f"{memory.version}, measured on a device")
     return Measured(found, tuple(rows), tuple(notes))
+
+
+def _minimum(before: MemoryMap, after: MemoryMap, target: Target) -> tuple[int, Reason]:
+    """The smallest arena with what was measured: the planner's workspace, the buffers, and what
+    the prediction says of the preparation of kernels."""
+    arena = after.arena
+    interface = sum(s.bytes or 0 for s in before.arena.sections if s.name in INTERFACE)
+    used = arena.tail - interface
+    scratch = sum(p.index is None for p in after)
+    needs = Needs(target)
+    needs.scratch(scratch)
+    needs.plan_begins(1 + max((p.subgraph for p in after), default=0), len(after.placements), used)
+    needs.plan_ends(len(after.planned()), used, arena.head)
+    needs.persistent(arena.tail)
+    minimum, reason = needs.minimum()
+    if before.arena.reason == "preparation":
+        prepared = aligned(before.arena.minimum + max(arena.tail - before.arena.tail, 0))
+        return max((minimum, reason), (prepared, before.arena.reason), key=lambda need: need[0])
+    return minimum, reason
 
 
 def _unknown(memory: MemoryMap, log: DeviceLog) -> tuple[str, ...]:
@@ -115,8 +151,8 @@ def _scratch(memory: MemoryMap, plan: Sequence[PlannedBuffer]) -> Iterator[Place
             operator=site[1],
             op=names.get((site[0], site[1]), "") if site[1] is not None else "",
             home="arena",
-            dtype="",
-            shape=(),
+            dtype="bytes",
+            shape=(buffer.size,),
             bytes=buffer.size,
             size=buffer.size,
             offset=buffer.offset,
@@ -174,7 +210,7 @@ def _sizes(memory: MemoryMap, found: Allocations) -> Iterator[Compared]:
     yield Compared("tail", arena.tail if exact else None, found.tail)
     known = {section.name: section.bytes for section in arena.sections}
     for one in found.recorded:
-        yield Compared(one.name, known.get(one.name), one.used)
+        yield Compared(one.name, known.get(PREDICTED.get(one.name, "")), one.used)
 
 
 __all__ = ["Compared", "Measured", "measured"]

@@ -1,6 +1,7 @@
 """The command line: one module per verb, imported when the verb is used.
 
-Exit status: 0 fine, 2 failure, 130 interrupted by Ctrl-C, 141 the reader of a pipe went away.
+Exit status: 0 fine, 1 does not fit (``memory --board``), 2 failure, 130 interrupted by Ctrl-C,
+141 the reader of a pipe went away.
 With ``--json`` standard output holds one JSON document and nothing else, errors included.
 """
 
@@ -23,6 +24,7 @@ VERBS = {
     "capture": "run a model and read layers, to look at or onto disk",
     "export": "write a model whose outputs are layers of another",
     "show": "what a run on disk holds: provenance, taps, summaries, values",
+    "memory": "where every byte of a .tflite model lives, and whether it fits a board",
     "doctor": "what is installed, what is missing, and whether it works",
     "demo": "capture every layer of a small CNN that comes with layertap",
 }
@@ -111,7 +113,7 @@ def _forget_stdout() -> None:
     cls=Verbs,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit status: 0 fine, 2 failure, 130 interrupted by Ctrl-C.",
+    epilog="Exit status: 0 fine, 1 does not fit the board, 2 failure, 130 interrupted by Ctrl-C.",
 )
 @click.version_option(layertap.__version__, prog_name="layertap")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks (any verb).")
