@@ -25,6 +25,9 @@ NARROWEST, WIDEST = 860.0, 2400.0
 LABELLED = 64
 """Operators up to which each is named on the axis."""
 
+ACTIVATIONS, PLAIN = "#9FB2CC", "#DDDDDD"
+"""Colours of the head, and of what in the tail belongs to no operator."""
+
 SMALLEST = 0.35
 """Pixels of height below which a buffer that is not alive at the peak is not drawn."""
 
@@ -317,12 +320,11 @@ def _whole(svg: Element, memory: MemoryMap, frame: Frame, y: float) -> None:
     """The whole arena as one bar: activations, the persistent section by purpose, what is left."""
     arena = memory.arena
     scale = frame.width / max(arena.minimum, arena.used, 1)
-    parts: list[tuple[str, int, str]] = [("activations", arena.head, "#77AADD")]
-    fills = ("#BBCC33", "#EEDD88", "#44BB99", "#FFAABB", "#EE8866", "#99DDFF", "#AAAA00")
     known = [(s.name, s.bytes) for s in arena.sections if s.bytes]
     rest = arena.tail - sum(size for _, size in known)
     ranked = sorted([*known, *([("other", rest)] if rest > 0 else [])], key=lambda part: -part[1])
-    parts += [(name, size, fills[i % len(fills)]) for i, (name, size) in enumerate(ranked)]
+    parts = [("activations", arena.head, ACTIVATIONS)]
+    parts += [(name, size, colour(name) if name.isupper() else PLAIN) for name, size in ranked]
     write(svg, LEFT - 8, y + 17, "arena", 11, class_="soft", text_anchor="end")
     x = LEFT
     for name, size, fill in parts:
