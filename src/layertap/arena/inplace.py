@@ -19,18 +19,16 @@ from layertap.arena.lifetimes import Step
 from layertap.arena.overlap import WINDOWS, window_distance
 from layertap.arena.packing import Reuse
 from layertap.core.dtypes import numpy_dtype
-from layertap.tflite import schema
-from layertap.tflite.flatbuffer import Flatbuffer, Table
 from layertap.tflite.model import Operator, Subgraph, Tensor, TfliteModel
 
 _ONE_LOOP = """
-    ABS CAST CEIL COS ELU EXP FLOOR HARD_SWISH LEAKY_RELU LOG LOGICAL_NOT LOGISTIC NEG QUANTIZE
-    RELU RELU6 ROUND RSQRT SIN SQRT SQUARE TANH ZEROS_LIKE
+    ABS CAST CEIL COS DEQUANTIZE ELU EXP FLOOR HARD_SWISH LEAKY_RELU LOG LOGICAL_NOT LOGISTIC NEG
+    QUANTIZE RELU RELU6 ROUND RSQRT SIN SQRT SQUARE TANH ZEROS_LIKE
 """
 """One loop upward: element i of the result from element i of the operand. elementwise.cc,
 activations_common.cc, cast.cc (std::transform), exp.cc, elu.cc (a table), zeros_like.cc (never
-reads); r/quantize.h, r/requantize.h, r/logistic.h, r/tanh.h and their integer_ops/, r/ceil.h,
-r/floor.h, r/round.h, r/neg.h, r/hard_swish.h, r/leaky_relu.h."""
+reads); r/quantize.h, r/requantize.h, r/dequantize.h, r/logistic.h, r/tanh.h and their integer_ops/,
+r/ceil.h, r/floor.h, r/round.h, r/neg.h, r/hard_swish.h, r/leaky_relu.h."""
 
 _ROWS = "SOFTMAX LOG_SOFTMAX"
 """Row by row: the maximum and the sum of a row are known before its first result is written, then
@@ -69,30 +67,6 @@ _OPERANDS: dict[str, tuple[int, ...]] = {
 _CALL_MEMCPY = frozenset({"RESHAPE", "SQUEEZE", "SELECT_V2"})
 """memcpy may do anything with bytes that overlap in part."""
 
-VENDORS: dict[str, tuple[str, ...]] = {
-    "ADD": ("cmsis_nn", "esp_nn", "xtensa", "arc_mli"),
-    "AVERAGE_POOL_2D": ("cmsis_nn", "esp_nn", "xtensa", "arc_mli"),
-    "CONV_2D": ("cmsis_nn", "esp_nn", "xtensa", "arc_mli", "ceva"),
-    "DEPTHWISE_CONV_2D": ("cmsis_nn", "esp_nn", "xtensa", "arc_mli", "ceva"),
-    "DEQUANTIZE": ("xtensa",),
-    "LEAKY_RELU": ("xtensa",),
-    "LOGISTIC": ("xtensa", "ceva"),
-    "MAXIMUM": ("cmsis_nn",),
-    "MAX_POOL_2D": ("cmsis_nn", "esp_nn", "xtensa", "arc_mli"),
-    "MINIMUM": ("cmsis_nn",),
-    "MUL": ("cmsis_nn", "esp_nn"),
-    "QUANTIZE": ("xtensa", "ceva"),
-    "RESHAPE": ("xtensa",),
-    "SOFTMAX": ("cmsis_nn", "esp_nn", "xtensa", "ceva"),
-    "SUB": ("xtensa",),
-}
-"""Kernel libraries with a kernel of their own for these, about which this table knows nothing.
-Source: the folders of tensorflow/lite/micro/kernels/ in tflite-micro 90b983c; esp_nn: the folder
-of that name in github.com/espressif/esp-tflite-micro."""
-
-LIBRARIES = frozenset({"cmsis_nn", "esp_nn", "xtensa", "arc_mli", "ceva", "ethos_u"})
-"""The libraries that were looked through for it."""
-
 _BYTES = frozenset({"int8", "uint8"})
 _SAFE = _BYTES | {"bool", "int16", "int32", "int64", "uint32", "float32"}
 
@@ -123,14 +97,6 @@ def places(
     ``positions`` gives the position in ``buffers`` of the tensors in the arena, by subgraph and
     index.
     """
-    tables = Flatbuffer(model.data).root().tables(schema.Model.SUBGRAPHS)
-    options = [
-        [
-            row.table(schema.Operator.BUILTIN_OPTIONS)
-            for row in table.tables(schema.SubGraph.OPERATORS)
-        ]
-        for table in tables
-    ]
     entered = Counter(step.subgraph for step in steps if step.operator is None)
     found = []
     for step in steps:
@@ -144,8 +110,7 @@ def places(
         output = operator.outputs[0]
         if output in graph.inputs or output in operator.inputs:
             continue
-        table = options[step.subgraph][step.operator]
-        for i, same, distance in _candidates(graph, operator, table, overlapping):
+        for i, same, distance in _candidates(graph, operator, overlapping):
             pair = positions.get((step.subgraph, i)), positions.get((step.subgraph, output))
             if pair[0] is None or pair[1] is None:
                 continue
@@ -156,13 +121,13 @@ def places(
 
 
 def _candidates(
-    graph: Subgraph, operator: Operator, options: Table | None, overlapping: bool
+    graph: Subgraph, operator: Operator, overlapping: bool
 ) -> Iterator[tuple[int, bool, int | None]]:
     """Operands that the result may share bytes with, whether from the same byte on, and from which
     distance above it on."""
     result = graph.tensors[operator.outputs[0]]
     if overlapping and operator.name in WINDOWS:
-        distance = window_distance(graph, operator, options)
+        distance = window_distance(graph, operator)
         if distance is not None and _dies(graph, operator.inputs[0]):
             yield operator.inputs[0], False, distance
         return
@@ -210,4 +175,4 @@ def _itemsize(tensor: Tensor) -> int:
     return dtype.itemsize
 
 
-__all__ = ["LIBRARIES", "VENDORS", "Place", "places"]
+__all__ = ["Place", "places"]

@@ -55,7 +55,7 @@ _LOOKS = {
 
 def known(name: str, kernels: str) -> bool:
     """Whether the table has an operator of this name, for this library of kernels."""
-    return name in PREPARE and name not in _VENDORS.get(kernels, frozenset())
+    return name in PREPARE and name not in VENDORS.get(kernels, frozenset())
 
 
 def init(node: Node) -> None:
@@ -387,7 +387,7 @@ def _size(node: Node, cell: Cell, axis: int) -> int:
     return cell.shape[axis]
 
 
-_VENDORS = {
+VENDORS = {
     library: frozenset(names.split())
     for library, names in {
         "cmsis_nn": "ADD BATCH_MATMUL CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED MAXIMUM MINIMUM "
@@ -448,4 +448,4 @@ PREPARE: dict[str, Callable[[Node], None]] = {
 }
 """What each operator does when it prepares; the table of what is known."""
 
-__all__ = ["PREPARE", "init", "known", "prepare"]
+__all__ = ["PREPARE", "VENDORS", "init", "known", "prepare"]

@@ -69,10 +69,10 @@ class _Axis:
         return self.stride > 0 and self.result > 0 and room // self.stride == self.result
 
 
-def window_distance(graph: Subgraph, operator: Operator, options: Table | None) -> int | None:
+def window_distance(graph: Subgraph, operator: Operator) -> int | None:
     """Bytes by which the first operand of ``operator`` must start above its result, None where
     nothing is known."""
-    fields = WINDOWS.get(operator.name)
+    fields, options = WINDOWS.get(operator.name), operator.settings.table
     if fields is None or options is None or len(operator.inputs) < 1:
         return None
     operand, result = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
