@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,28 +41,27 @@ def terminal_picture(memory: MemoryMap, width: int = 80, *, plain: bool = False)
         return TerminalPicture((), {})
     first = min([0, *(p.alive[0] for p in planned if p.alive)])
     scopes = max(p.alive[1] for p in planned if p.alive) - first + 1
-    columns = _columns(scopes, max(width - AXIS, 8))
-    grid = _raster(planned, first, scopes, len(columns), memory.arena.head)
+    wide = max(1, min(max(width - AXIS, 8) // scopes, 6))
+    columns = min(scopes * wide, max(width - AXIS, 8))
     peak = memory.arena.peak.step.scope
     letters = _letters(planned, peak)
+    grid = _raster(planned, first, scopes, columns, memory.arena.head, letters)
     marks = _marks(planned, grid, letters, PLAIN_SHADES if plain else SHADES)
     lines = [_line(row, grid, marks, memory.arena.head, plain) for row in range(ROWS)]
-    at = int(np.abs(columns - (peak - first)).argmin())
-    at += int((columns == columns[at]).sum()) // 2
+    at = min(-(-(peak - first) * columns // scopes) + wide // 2, columns - 1)
     return TerminalPicture((*lines, *_axis(columns, at, memory, plain, width)), letters)
 
 
-def _columns(scopes: int, room: int) -> Array:
-    """The scope, counted from the first, that each column shows."""
-    wide = max(1, min(room // scopes, 6))
-    count = min(scopes * wide, room)
-    return (np.arange(count) * scopes // count).astype(np.int64)
-
-
 def _raster(
-    planned: Sequence[Placement], first: int, scopes: int, columns: int, head: int
+    planned: Sequence[Placement],
+    first: int,
+    scopes: int,
+    columns: int,
+    head: int,
+    letters: Container[str],
 ) -> Array:
-    """Which buffer has most of each cell; whole buffers rather get lost than move."""
+    """Which buffer has most of each cell. Where operators share a column, those in ``letters``
+    are drawn before others."""
     grid = np.full((ROWS, columns), _NOBODY, np.int64)
     share = np.zeros((ROWS, columns))
     for i, placement in enumerate(planned):
@@ -72,8 +71,9 @@ def _raster(
         left = min(left, columns - 1)
         bottom = (placement.offset or 0) * ROWS / max(head, 1)
         top = bottom + placement.size * ROWS / max(head, 1)
+        before = 1.0 if scopes > columns and placement.name in letters else 0.0
         for row in range(int(bottom), min(int(np.ceil(top)), ROWS)):
-            part = min(top, row + 1) - max(bottom, row)
+            part = min(top, row + 1) - max(bottom, row) + before
             cells = slice(left, right)
             wins = share[row, cells] < part
             grid[row, cells][wins] = i
@@ -118,12 +118,12 @@ def _line(row: int, grid: Array, marks: dict[int, str], head: int, plain: bool) 
     return f"{label:>{AXIS - 2}} {edge}{''.join(marks[i] for i in cells.tolist())}".rstrip()
 
 
-def _axis(columns: Array, at: int, memory: MemoryMap, plain: bool, width: int) -> list[str]:
+def _axis(columns: int, at: int, memory: MemoryMap, plain: bool, width: int) -> list[str]:
     """The bottom edge and, below the column of the peak, what it is."""
     dash, corner, arrow = ("-", "+", "^") if plain else ("─", "└", "▲")
     peak = memory.arena.peak
     assert peak is not None
-    edge = f"{'0 B':>{AXIS - 2}} {corner}{dash * len(columns)}"
+    edge = f"{'0 B':>{AXIS - 2}} {corner}{dash * columns}"
     which = "" if peak.step.operator is None else f" {peak.step.operator}"
     text = f"peak at operator{which} {peak.op}, {peak.bytes:,} bytes alive"
     start = AXIS + at
