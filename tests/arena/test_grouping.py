@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layertap.arena.grouping import _Search, packing_bound, split
+from layertap.arena.grouping import Limit, _Search, packing_bound, split
 
 weights = st.lists(st.integers(1, 10), min_size=1, max_size=7)
 
@@ -31,7 +31,7 @@ def test_few_things_are_split_into_fewest(sizes: list[int], room: int, data: st.
     def fits(group: Sequence[int]) -> bool:
         return sum(sizes[i] for i in group) <= room and frozenset(group) not in refused
 
-    found = split(things, fits, dict(enumerate(sizes)), room)
+    found = split(things, fits, [Limit(dict(enumerate(sizes)), room)])
     assert all(fits(group) for group in found.groups)
     assert sorted(i for group in found.groups for i in group) == things
     assert found.groups == tuple(sorted(tuple(sorted(group)) for group in found.groups))
@@ -44,9 +44,8 @@ def test_few_things_are_split_into_fewest(sizes: list[int], room: int, data: st.
 @settings(deadline=None, max_examples=40)
 def test_many_things(sizes: list[int], room: int) -> None:
     things = list(range(len(sizes)))
-    found = split(
-        things, lambda group: sum(sizes[i] for i in group) <= room, dict(enumerate(sizes)), room
-    )
+    limit = Limit(dict(enumerate(sizes)), room)
+    found = split(things, lambda group: limit.spare(group) >= 0, [limit])
     assert sorted(i for group in found.groups for i in group) == things
     assert all(sum(sizes[i] for i in group) <= room for group in found.groups)
     # First fit decreasing needs at most 11/9 of the fewest, and one.
@@ -56,17 +55,17 @@ def test_many_things(sizes: list[int], room: int) -> None:
 
 def test_one_group_less_than_first_fit_finds() -> None:
     sizes = [15, 7, 9, 4, 5, 7, 10, 9, 15, 3, 17, 18]
-    loads = dict(enumerate(sizes))
-    search = _Search(list(loads), lambda group: True, loads, 30)
+    limit = Limit(dict(enumerate(sizes)), 30)
+    search = _Search(list(limit.loads), lambda group: True, [limit])
     assert min(len(search.first_fit(order)) for order in search.orders()) == 5
-    found = split(list(loads), lambda group: sum(sizes[i] for i in group) <= 30, loads, 30)
+    found = split(list(limit.loads), lambda group: limit.spare(group) >= 0, [limit])
     assert len(found.groups) == 4
     assert found.fewest
 
 
 def test_a_thousand_things_are_split_at_once() -> None:
     loads = {i: 1 + i % 97 for i in range(1000)}
-    found = split(list(loads), lambda group: len(group) < 9, loads, 300)
+    found = split(list(loads), lambda group: len(group) < 9, [Limit(loads, 300)])
     assert sorted(i for group in found.groups for i in group) == list(loads)
 
 
@@ -78,5 +77,17 @@ def test_the_bound_is_never_above_the_truth(sizes: list[int], room: int) -> None
 
 
 def test_nothing_and_everything() -> None:
-    assert split([], lambda group: False, {}, 0).groups == ()
-    assert split([3, 1, 3], lambda group: True, {1: 9, 3: 9}, 0).groups == ((3, 1),)
+    assert split([], lambda group: False).groups == ()
+    assert split([3, 1, 3], lambda group: True).groups == ((3, 1),)
+    assert split([3, 1, 2], lambda group: len(group) < 2).groups == ((3,), (1,), (2,))
+
+
+def test_each_limit_counts() -> None:
+    by_weight = Limit({0: 9, 1: 1, 2: 1, 3: 1}, 10)
+    by_room = Limit({0: 0, 1: 5, 2: 5, 3: 5}, 5)
+    found = split([0, 1, 2, 3], lambda group: True, [by_weight, by_room])
+    # Everything at once is asked for first: the limits are about what does not fit.
+    assert len(found.groups) == 1
+    found = split([0, 1, 2, 3], lambda group: len(group) < 4, [by_weight, by_room])
+    assert found.groups == ((0, 1), (2,), (3,))
+    assert found.fewest

@@ -1,7 +1,7 @@
 """Split things into as few groups as fit: bin packing where only trying tells what fits.
 
 Whether a group fits is asked for each group, since it is no matter of sums: the greedy planner may
-even fit a larger group where a smaller one does not fit. What is a matter of sums, the ``loads``,
+even fit a larger group where a smaller one does not fit. What is a matter of sums, the ``limits``,
 only rules groups out, and bounds how few there can be.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import le, sub
 
 Fits = Callable[[Sequence[int]], bool]
 
@@ -22,7 +23,18 @@ _STEPS = 2_000
 """Groups that the search for one group less looks at."""
 
 _SEARCHED = 200
-"""Things up to which there is such a search."""
+"""Things up to which each is tried in several groups; of more, groups are cut from a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Groups whose ``loads`` add up to more than ``room`` do not fit."""
+
+    loads: Mapping[int, int]
+    room: int
+
+    def spare(self, group: Iterable[int]) -> int:
+        return self.room - sum(self.loads[i] for i in group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +50,20 @@ class Groups:
         return len(self.groups) == self.at_least
 
 
-def split(things: Sequence[int], fits: Fits, loads: Mapping[int, int], room: int) -> Groups:
+def split(things: Sequence[int], fits: Fits, limits: Sequence[Limit] = ()) -> Groups:
     """``things``, each of which fits alone, in few groups that ``fits`` takes.
 
-    Groups whose ``loads`` add up to more than ``room`` never fit. Up to 10 things the split is the
-    best there is.
+    What breaks one of the ``limits`` is not asked for; the tightest one should come first. Up to
+    10 things the split is the best there is.
     """
     things = list(dict.fromkeys(things))
     if not things:
         return Groups((), 0)
     if fits(things):
         return Groups((tuple(things),), 1)
-    search = _Search(things, fits, loads, room)
-    bound = max(2, packing_bound([loads[i] for i in things], room))
-    best = min((search.first_fit(order) for order in search.orders()), key=len)
+    search = _Search(things, fits, limits)
+    bound = max([2, *(packing_bound(limit.loads.values(), limit.room) for limit in limits)])
+    best = search.packed(bound)
     if len(best) > bound and len(things) <= _EXACT:
         best = search.every_split()
         bound = len(best)
@@ -82,45 +94,74 @@ def packing_bound(loads: Iterable[int], room: int) -> int:
 
 
 class _Search:
-    def __init__(
-        self, things: Sequence[int], fits: Fits, loads: Mapping[int, int], room: int
-    ) -> None:
-        self.things, self.loads, self.room = things, loads, room
-        self.ask = fits
+    def __init__(self, things: Sequence[int], fits: Fits, limits: Sequence[Limit]) -> None:
+        self.things, self.ask, self.limits = things, fits, limits
         self.known: dict[frozenset[int], bool] = {}
         self.steps = 0
+        self.largest = sorted(things, key=lambda i: tuple(-limit.loads[i] for limit in limits))
 
     def fits(self, group: Sequence[int]) -> bool:
-        if sum(self.loads[i] for i in group) > self.room:
+        if any(limit.spare(group) < 0 for limit in self.limits):
             return False
         key = frozenset(group)
         if key not in self.known:
             self.known[key] = self.ask(sorted(key))
         return self.known[key]
 
+    def packed(self, bound: int) -> list[list[int]]:
+        """The best of some quick ways to pack; the first that needs ``bound`` groups is best."""
+        pack = self.first_fit if len(self.things) <= _SEARCHED else self.cut
+        best: list[list[int]] = []
+        for order in self.orders():
+            found = pack(order)
+            best = found if not best or len(found) < len(best) else best
+            if len(best) <= bound:
+                break
+        return best
+
     def orders(self) -> list[list[int]]:
         """Orders in which things are put into groups: largest first, and neighbours together."""
-        largest = sorted(self.things, key=lambda i: -self.loads[i])
-        return [largest, list(self.things), list(reversed(self.things))]
+        return [self.largest, list(self.things), list(reversed(self.things))]
 
     def first_fit(self, order: Iterable[int]) -> list[list[int]]:
         groups: list[list[int]] = []
+        spare: list[list[int]] = []
         for i in order:
-            able = (g for g in groups if sum(self.loads[k] for k in g) + self.loads[i] <= self.room)
-            for _, group in zip(range(_TRIES), able, strict=False):
-                if self.fits([*group, i]):
-                    group.append(i)
+            loads = [limit.loads[i] for limit in self.limits]
+            able = [n for n, left in enumerate(spare) if all(map(le, loads, left))]
+            for n in able[:_TRIES]:
+                if self.fits([*groups[n], i]):
+                    groups[n].append(i)
+                    spare[n] = list(map(sub, spare[n], loads))
                     break
             else:
                 groups.append([i])
+                spare.append(
+                    [limit.room - load for limit, load in zip(self.limits, loads, strict=True)]
+                )
+        return groups
+
+    def cut(self, order: Sequence[int]) -> list[list[int]]:
+        """``order`` cut into pieces, each as long as halving finds it to fit."""
+        groups: list[list[int]] = []
+        start = 0
+        while start < len(order):
+            able, unable = start + 1, len(order) + 1
+            while unable - able > 1:
+                middle = (able + unable) // 2
+                if self.fits(order[start:middle]):
+                    able = middle
+                else:
+                    unable = middle
+            groups.append(list(order[start:able]))
+            start = able
         return groups
 
     def into(self, count: int) -> list[list[int]] | None:
         """A split into ``count`` groups, None where a limited search finds none."""
         self.steps = _STEPS
         groups: list[list[int]] = []
-        order = sorted(self.things, key=lambda i: -self.loads[i])
-        return groups if self._put(order, 0, groups, count) else None
+        return groups if self._put(self.largest, 0, groups, count) else None
 
     def _put(self, order: Sequence[int], at: int, groups: list[list[int]], count: int) -> bool:
         if at == len(order):
@@ -158,4 +199,4 @@ class _Search:
         return [members[part] for part in fewest[-1]]
 
 
-__all__ = ["Fits", "Groups", "packing_bound", "split"]
+__all__ = ["Fits", "Groups", "Limit", "packing_bound", "split"]

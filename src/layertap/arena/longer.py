@@ -20,6 +20,9 @@ from layertap.core.dtypes import Array
 _FEW = 32
 """Buffers up to which plain lists are faster than arrays, and up to which they are remembered."""
 
+_MANY = 16
+"""Changes from which planning everything anew is faster."""
+
 
 class LongerLives:
     """A greedy layout, and what it becomes when buffers live on until the scope ``end``."""
@@ -45,7 +48,7 @@ class LongerLives:
         chosen = [i for i in dict.fromkeys(longer) if self._changes(i)]
         if not chosen:
             return self.head
-        if self._fixed:
+        if self._fixed or len(chosen) > _MANY:
             return self._anew(chosen)
         return _Replan(self, chosen).head()
 

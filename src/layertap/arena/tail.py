@@ -67,8 +67,8 @@ def build_tail(
     _variables(tail, prepared, layout)
     tail.needs.plan_ends(planned, tail.used, head)
     main = model.subgraphs[0]
-    _interface(tail, "inputs", main, main.inputs)
-    _interface(tail, "outputs", main, main.outputs)
+    interface(tail, "inputs", main, main.inputs)
+    interface(tail, "outputs", main, main.outputs)
     return tail
 
 
@@ -150,11 +150,12 @@ def _variables(tail: Tail, prepared: Prepared, layout: Layout) -> None:
                 tail.take("variables", cell.bytes)
 
 
-def _interface(tail: Tail, part: str, graph: Subgraph, tensors: Sequence[int]) -> None:
+def interface(tail: Tail, part: str, graph: Subgraph, tensors: Sequence[int]) -> None:
+    """Let ``tail`` grow by what describes the inputs or outputs of a model."""
     tail.take(part, tail.target.pointer * len(tensors))
     for index in tensors:
         for size, alignment in _description(tail.target, graph.tensors[index].channels):
             tail.take(part, size, alignment)
 
 
-__all__ = ["Layout", "Tail", "build_tail"]
+__all__ = ["Layout", "Tail", "build_tail", "interface"]

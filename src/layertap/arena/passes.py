@@ -1,0 +1,81 @@
+"""Read many taps in a small arena: split them into passes that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layertap.arena.grouping import split
+from layertap.arena.mapping import memory_map, tapped
+from layertap.arena.price import TapCosts
+from layertap.arena.target import Target
+from layertap.errors import ArenaExceeded, PlanError
+from layertap.tflite.graph import tensor_names
+from layertap.tflite.model import TfliteModel
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """``groups`` of tensor indices, each of which one execution reads, and ``needs``, the bytes of
+    arena that each takes. No split has fewer than ``at_least`` groups; ``exact`` is False where
+    the arena depends on what no table covers, so that the truth may need more."""
+
+    groups: tuple[tuple[int, ...], ...]
+    needs: tuple[int, ...]
+    at_least: int
+    exact: bool
+
+    @property
+    def fewest(self) -> bool:
+        """Whether it is proven that fewer passes are impossible."""
+        return len(self.groups) == self.at_least
+
+
+def passes(model: TfliteModel, target: Target, wanted: Sequence[int], arena: int) -> Passes:
+    """Few passes that together read ``wanted``, tensors of the main subgraph, in ``arena`` bytes.
+
+    Up to 10 tensors no split has fewer passes. Each pass was checked against the memory map of the
+    model with its taps. Raises ArenaExceeded for an arena that is too small for the model, or for
+    one of the tensors alone; Untappable for tensors that cannot be outputs, and CorruptModel.
+    """
+    costs = TapCosts(model, target)
+    _check(costs, wanted, arena)
+    limits = costs.limits(wanted, arena)
+    found = split(wanted, lambda group: costs.minimum(group) <= arena, limits)
+    groups = found.groups or ((),)
+    needs = tuple(memory_map(tapped(model, group), target).arena.minimum for group in groups)
+    for group, needed in zip(groups, needs, strict=True):
+        if needed > arena:
+            raise PlanError(
+                f"the pass over {len(group)} taps needs {needed:,} bytes, not {arena:,} or less",
+                hint="this is a mistake of layertap; please report the model",
+            )
+    return Passes(groups, needs, max(1, found.at_least), costs.map.arena.exact)
+
+
+def _check(costs: TapCosts, wanted: Sequence[int], arena: int) -> None:
+    """Raise for what does not fit even alone."""
+    base = costs.map.arena.minimum
+    if base > arena:
+        raise ArenaExceeded(
+            "the model, without any tap,",
+            base,
+            arena,
+            hint="give more, or make the model's arena smaller",
+        )
+    alone = {tap: costs.minimum([tap]) for tap in wanted}
+    tapped(costs.model, wanted)
+    large = sorted((tap for tap in alone if alone[tap] > arena), key=lambda tap: -alone[tap])
+    if large:
+        names = tensor_names(costs.model)[0]
+        others = ", ".join(repr(names[tap]) for tap in large[1:4])
+        more = f", and so are {others}{' and others' if len(large) > 4 else ''}" if others else ""
+        raise ArenaExceeded(
+            f"the tap {names[large[0]]!r} fits in no pass: it",
+            alone[large[0]],
+            arena,
+            hint=f"give more, or leave it out{more}",
+        )
+
+
+__all__ = ["Passes", "passes"]
