@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layertap.core.plan import Plan
     from layertap.core.quantization import Quantization
     from layertap.recording import record
+    from layertap.shrink import Optimized, optimize
     from layertap.sizing import memory
 
 __version__ = "0.1.0"
@@ -34,6 +35,8 @@ _HOMES = {
     "Quantization": "layertap.core.quantization",
     "record": "layertap.recording",
     "memory": "layertap.sizing",
+    "optimize": "layertap.shrink",
+    "Optimized": "layertap.shrink",
     "MemoryMap": "layertap.arena.memory_map",
 }
 
@@ -43,6 +46,7 @@ __all__ = [
     "LayertapError",
     "MemoryMap",
     "Model",
+    "Optimized",
     "Plan",
     "Quantization",
     "Run",
@@ -52,6 +56,7 @@ __all__ = [
     "load",
     "memory",
     "open",
+    "optimize",
     "record",
     "summarize",
 ]
