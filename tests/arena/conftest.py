@@ -83,7 +83,8 @@ def _map(
     alive = live_bytes([Buffer(p.size, *p.alive) for p in placed if p.alive])
     bound = max(alive.values(), default=0)
     scope = next((s for s, count in alive.items() if count == bound), 0)
-    steps = [Step(i, 0, i - 1 if i else None) for i in range(len(rows))]
+    last = max((p.alive[1] for p in placed if p.alive), default=-1)
+    steps = [Step(i, 0, i - 1 if i else None) for i in range(max(len(rows), last + 1))]
     names = [p.name for p in placed if p.alive and p.alive[0] <= scope <= p.alive[1]]
     peak = Peak(steps[scope], op if scope else "", bound, tuple(names)) if steps else None
     used = aligned(head + tail)

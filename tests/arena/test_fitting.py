@@ -75,8 +75,8 @@ def test_weights_and_arena_in_one_memory_are_added(chain) -> None:
 def test_floats_are_pointed_at(make_map) -> None:
     rows = [("a", 400, 0, 1, 0), ("b", 800, 1, 1, 400)]
     floats = make_map(rows, dtype="float32", weights=[("b", 3000)])
-    assert "1,200 bytes of it are float32" in verdict(floats, board(ram=100)).advice[-1]
-    assert "3,000 bytes of it are float32" in verdict(floats, board(flash=100)).advice[-1]
+    assert "1,200 bytes alive at the peak are float32" in verdict(floats, board(ram=100)).advice[-1]
+    assert "3,000 bytes of its weights are float32" in verdict(floats, board(flash=100)).advice[-1]
 
 
 def test_what_the_verdict_does_not_know_is_said(make_map) -> None:

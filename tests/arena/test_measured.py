@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import layertap
@@ -135,3 +139,23 @@ def test_what_the_wheel_printed_is_what_is_predicted() -> None:
     assert found.memory.arena.reason == memory.arena.reason
     assert found.memory.arena.peak == memory.arena.peak
     assert found.memory.arena.lower_bound == memory.arena.lower_bound
+
+
+PRINT = """
+import sys
+from tflite_micro import runtime
+runtime.Interpreter.from_file(sys.argv[1], arena_size=1_000_000).print_allocations()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["person_detect", "mnist_lstm_int8", "hello_world_int8"])
+def test_the_log_of_the_wheel_changes_nothing(shared: Path, model: str) -> None:
+    pytest.importorskip("tflite_micro")
+    path = shared / "models" / "tflm" / f"{model}.tflite"
+    command = [sys.executable, "-c", PRINT, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    memory = layertap.memory(path)
+    arena = measured(memory, parse_log(done.stderr), load_target("host")).memory.arena
+    assert (arena.head, arena.tail) == (memory.arena.head, memory.arena.tail)
+    assert (arena.minimum, arena.reason) == (memory.arena.minimum, memory.arena.reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from layertap.arena.boards import Board, Region
@@ -56,7 +56,7 @@ class Verdict:
 def verdict(memory: MemoryMap, board: Board) -> Verdict:
     """Whether the model file and the smallest arena that works fit ``board``."""
     found = tuple(RegionVerdict(region, _needs(memory, board, region)) for region in board.regions)
-    advice = [line for one in found if not one.fits for line in _advice(memory, board, one, found)]
+    advice = [line for one in found if not one.fits for line in _advice(memory, one, found)]
     return Verdict(board, found, tuple(advice), tuple(_notes(memory, board, found)))
 
 
@@ -70,7 +70,7 @@ def _needs(memory: MemoryMap, board: Board, region: Region) -> tuple[Need, ...]:
 
 
 def _advice(
-    memory: MemoryMap, board: Board, short: RegionVerdict, all_: tuple[RegionVerdict, ...]
+    memory: MemoryMap, short: RegionVerdict, all_: tuple[RegionVerdict, ...]
 ) -> Iterator[str]:
     kept = {need.what: need.bytes for need in short.needs}
     for what, size in kept.items():
@@ -82,9 +82,7 @@ def _advice(
             yield f"the {what} fits into {where}, with {left:,} bytes to spare"
     if "arena" in kept:
         yield _layout(memory, short.margin + kept["arena"])
-    heavy = _floats(memory, short.region.name == board.arena, short.region.name == board.model)
-    if heavy:
-        yield f"{heavy:,} bytes of it are float32; quantized to int8 they take a quarter"
+    yield from _floats(memory, kept)
 
 
 def _roomy(
@@ -121,18 +119,18 @@ def _layout(memory: MemoryMap, room: int) -> str:
     )
 
 
-def _floats(memory: MemoryMap, arena: bool, model: bool) -> int:
-    """Bytes of float32 weights, and of the activations that are alive at the peak."""
+def _floats(memory: MemoryMap, kept: Container[str]) -> Iterator[str]:
+    """What quantization could do for the model or the arena."""
+    floats = [p for p in memory if p.dtype == "float32"]
     alive = set(memory.arena.peak.alive) if memory.arena.peak else set()
-    weights = {
-        (p.offset, p.size) for p in memory if p.home == "flash" and p.dtype == "float32" and model
-    }
-    values = sum(
-        p.size
-        for p in memory
-        if p.home == "arena" and p.dtype == "float32" and p.name in alive and arena
-    )
-    return values + sum(size for _, size in weights)
+    weights = sum(size for _, size in {(p.offset, p.size) for p in floats if p.home == "flash"})
+    values = sum(p.size for p in floats if p.home == "arena" and p.name in alive)
+    for what, where, size in (
+        ("model", "of its weights", weights),
+        ("arena", "alive at the peak", values),
+    ):
+        if what in kept and size:
+            yield f"{size:,} bytes {where} are float32; quantized to int8 they take a quarter"
 
 
 def _notes(memory: MemoryMap, board: Board, found: tuple[RegionVerdict, ...]) -> Iterator[str]:

@@ -6,9 +6,14 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from layertap.arena.buffers import Buffer, aligned
 from layertap.arena.picture.drawing import document
+from layertap.arena.picture.terminal import terminal_picture
 from layertap.arena.picture.timeline import HEIGHT, TOP, tick, timeline
+from layertap.arena.planners import greedy
 
 HOSTILE = '<script>alert("x")</script>&amp;\x00\x1b]]>\ud800'
 
@@ -94,6 +99,27 @@ def test_short_and_long_models(make_map, count: int) -> None:
     assert len(boxes(svg)) == count
     assert float(svg.get("width", "nan")) < 2600
     assert len(text) < 1000 * count + 20_000
+
+
+LIFE = st.tuples(st.integers(0, 6), st.integers(0, 6)).map(lambda life: tuple(sorted(life)))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.text(), st.integers(1, 99_999), LIFE), max_size=7))
+def test_any_layout_makes_a_picture(make_map, wishes) -> None:
+    buffers = [Buffer(aligned(size), *life) for _, size, life in wishes]
+    offsets = greedy(buffers)
+    rows = [(n, s, *life, o) for (n, s, life), o in zip(wishes, offsets, strict=True)]
+    memory = make_map(rows)
+    svg = timeline(memory)
+    ElementTree.fromstring(document(svg).encode())
+    width, height = float(svg.get("width", "nan")), float(svg.get("height", "nan"))
+    for box in svg.iter("rect"):
+        if "transform" not in box.attrib:
+            x, y = float(box.get("x", "0")), float(box.get("y", "0"))
+            assert 0 <= x <= x + float(box.get("width", "nan")) <= width
+            assert 0 <= y <= y + float(box.get("height", "nan")) <= height
+    assert all(len(line) <= 70 for line in terminal_picture(memory, 70).lines[:-1])
 
 
 def test_a_model_without_an_arena_and_one_that_nothing_uses(make_map) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -59,10 +60,11 @@ def child(parent: Element, tag: str, text: str = "", /, **attributes: float | st
 
 def canvas(width: float, height: float, title: str) -> Element:
     """An empty picture with a background of its own, which reads on dark and on white."""
+    width, height = math.ceil(width), math.ceil(height)
     svg = Element("svg", xmlns="http://www.w3.org/2000/svg", role="img")
-    svg.set("viewBox", f"0 0 {width:.0f} {height:.0f}")
-    svg.set("width", f"{width:.0f}")
-    svg.set("height", f"{height:.0f}")
+    svg.set("viewBox", f"0 0 {width} {height}")
+    svg.set("width", f"{width}")
+    svg.set("height", f"{height}")
     child(svg, "title", title)
     child(svg, "style", STYLE)
     pattern = child(

@@ -21,6 +21,7 @@ body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-
 h1{font-size:1.5rem;margin:0 0 .5rem}
 h2{font-size:1.1rem;margin:2rem 0 .5rem}
 p.fact{margin:.15rem 0}
+p.lead{margin:.4rem 0;font-size:1.15rem;font-weight:600}
 svg{max-width:100%;height:auto;display:block}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:13px;width:100%}
@@ -64,8 +65,8 @@ def page(
     child(head, "style", SHEET)
     body = child(html, "body")
     child(body, "h1", f"Memory of {title}")
-    for fact in facts:
-        child(body, "p", fact, class_="fact")
+    for i, fact in enumerate(facts):
+        child(body, "p", fact.strip(), class_="fact" if i else "lead")
     for heading, grid in tables.items():
         child(body, "h2", heading)
         table(body, grid)
