@@ -42,6 +42,8 @@ _FILES = frozenset(
         "WriteFile",
     }
 )
+_VALUES = ("Const", "VarHandleOp", *PLACEHOLDERS)
+"""What can be read, or fed, whatever it is for."""
 _WAITING = (
     "QueueDequeue",
     "ReaderRead",
@@ -157,7 +159,20 @@ def _machinery(scope: Scope) -> dict[str, str]:
             found[node.name] = f"{node.op} reads or writes files"
         elif node.op.startswith(_WAITING):
             found[node.name] = f"{node.op} waits for data that nobody delivers"
-    return found
+    return found | _only_for(scope, found)
+
+
+def _only_for(scope: Scope, machinery: Mapping[str, str]) -> dict[str, str]:
+    """What nothing but the machinery needs, the initial values of variables for instance."""
+    users: dict[str, list[str]] = {name: [] for name in scope.nodes}
+    found: dict[str, str] = {}
+    for node in reversed(list(in_order(scope.nodes))):
+        own = users[node.name]
+        if own and node.op not in _VALUES and all(n in machinery or n in found for n in own):
+            found[node.name] = machinery.get(own[0]) or found[own[0]]
+        for name in (*(ref[0] for ref in node.inputs), *node.controls):
+            users[name].append(node.name)
+    return {name: f"it only serves another: {why}" for name, why in found.items()}
 
 
 def _separate(scope: Scope, texts: Mapping[str, str]) -> Scope:

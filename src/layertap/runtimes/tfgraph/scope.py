@@ -32,7 +32,8 @@ ARGUMENT = "_Arg"
 _TRIVIAL = frozenset(
     {ARGUMENT, "Placeholder", "VarHandleOp", "Identity", "NoOp", "Const", "HashTableV2"}
 )
-_BY_DEFAULT = re.compile(r"(.*/)?(?:Stateful)?PartitionedCall(?:_\d+)?")
+_BY_DEFAULT = re.compile(r"(.*/)?(?:Stateful)?PartitionedCall(?:_\d+)*")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.\-/]")
 _FUNCTION_NAME = re.compile(r"(?:__(?:inference|forward|backward)_)?(.*?)(?:_\d+)*")
 
 
@@ -162,9 +163,11 @@ def _graph_ref(text: str) -> Ref:
 
 
 def readable(function: str) -> str:
-    """The name that a person gave to a function: ``__inference_step_17`` is ``step``."""
+    """The name that a person gave to a function: ``__inference_step_17`` is ``step``; without what
+    names of nodes may not hold or start with."""
     found = _FUNCTION_NAME.fullmatch(function)
-    return (found[1] if found else "") or function
+    name = _NOT_IN_NAMES.sub("", found[1] if found else "").lstrip("_-/")
+    return name or "call"
 
 
 @dataclass
