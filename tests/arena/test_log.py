@@ -60,6 +60,17 @@ def test_prefixes_colours_and_line_ends(end: str, prefix: str) -> None:
     assert log.allocations == Allocations(4208, 1536, 2672, RECORDED)
 
 
+def test_what_older_versions_print() -> None:
+    lines = [
+        f"Planner buffer ID: {i}, calculated offset: {b.offset}, size required: {b.size}, "
+        f"first_time_created: {b.first}, last_time_used: {b.last}"
+        for i, b in enumerate(BUFFERS)
+    ]
+    log = parse_log("\n".join([*lines, f" 0: {'.' * 80} (1k)"]))
+    assert log.plan == BUFFERS
+    assert log.complete
+
+
 def test_other_lines_between() -> None:
     chatter = ["wifi:state: init -> auth", "heap (id=x): size=3", "rssi -54 (12k)", ""]
     rng = random.Random(0)

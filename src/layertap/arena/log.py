@@ -23,9 +23,15 @@ _RECORDED = re.compile(
     r"\(requested (\d{1,12}) bytes for (\d{1,12}) "
 )
 _BUFFER = re.compile(
-    r"\(id=(\d{1,9})\): size=(\d{1,12}), offset=(-?\d{1,12}), "
-    r"first_used=(-?\d{1,9}) last_used=(-?\d{1,9})(?!\d)"
+    r"\(id=(?P<id>\d{1,9})\): size=(?P<size>\d{1,12}), offset=(?P<offset>-?\d{1,12}), "
+    r"first_used=(?P<first>-?\d{1,9}) last_used=(?P<last>-?\d{1,9})(?!\d)"
 )
+_OLDER_BUFFER = re.compile(
+    r"Planner buffer ID: (?P<id>\d{1,9}), calculated offset: (?P<offset>-?\d{1,12}), "
+    r"size required: (?P<size>\d{1,12}), first_time_created: (?P<first>-?\d{1,9}), "
+    r"last_time_used: (?P<last>-?\d{1,9})(?!\d)"
+)
+"""As versions up to 2021 print it."""
 _DRAWING = re.compile(r"\d+: [.*!0-9a-zA-Z]{80} \(\d+k\)")
 _MISSING = re.compile(
     r"Failed to (allocate tail memory|resize buffer|allocate temp memory)\. "
@@ -123,8 +129,9 @@ class _Reader:
             if not self.blocks:
                 self.blocks.append(_Block())
             self.blocks[-1].recorded[name] = Recorded(name, used, requested, count)
-        elif found := _BUFFER.search(line):
-            self._buffer(int(found[1]), PlannedBuffer(*map(int, found.groups()[1:])))
+        elif found := _BUFFER.search(line) or _OLDER_BUFFER.search(line):
+            number = {name: int(value) for name, value in found.groupdict().items()}
+            self._buffer(number.pop("id"), PlannedBuffer(**number))
         elif _DRAWING.search(line) and self.drawn:
             self.drawn[-1] = True
         elif found := _MISSING.search(line):

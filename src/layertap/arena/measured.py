@@ -128,7 +128,7 @@ def _same_model(tensors: Sequence[Placement], plan: Sequence[PlannedBuffer]) -> 
             raise LayertapError(
                 f"buffer {number} of the log has {buffer.size:,} bytes from step {buffer.first} "
                 f"to {buffer.last}, tensor {tensor.name!r} {tensor.size:,} from {first} to {last}",
-                hint="the log is of another model",
+                hint="the log is of another model, or of a version that counts steps otherwise",
             )
 
 
