@@ -1,0 +1,301 @@
+"""Optimized models: they run, they give the same values, and they take what was promised."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+import layertap
+from layertap.arena.optimize import Layout
+from layertap.errors import CorruptModel, PlanError, RuntimeFailure, SourceError
+from layertap.runtimes.registry import Runtime
+from layertap.runtimes.tflm import TflmSession
+from layertap.runtimes.worker.process import Worker
+from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
+from layertap.testing.tflite_cases import KnownModel, known_model, known_models
+from layertap.tflite.edit import OFFLINE_PLAN, with_outputs
+from layertap.tflite.model import parse
+from layertap.tflite.relayout import with_layout
+
+WHEEL = Path(__file__).parent / "arena" / "wheel_worker.py"
+SHARINGS = ("none", "in-place", "overlapping")
+SIZE = 1024
+
+
+def chain(*names: str) -> SubgraphSpec:
+    tensors = [TensorSpec(f"t{i}", (1, SIZE // 4)) for i in range(len(names) + 1)]
+    operators = [OperatorSpec(name, [i], [i + 1]) for i, name in enumerate(names)]
+    return SubgraphSpec(tensors, [0], [len(names)], operators)
+
+
+SIMPLE = write_tflite(chain("RELU", "NEG", "ABS"))
+
+
+class Micro:
+    """Models in the micro interpreter, one after the other in one process."""
+
+    def __init__(self) -> None:
+        self.worker = Worker("layertap.runtimes.tflm.engine", timeout=60)
+        self.slot = 0
+
+    def run(self, data: bytes, feed: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+        """Every output by its name."""
+        graph = parse(data).subgraphs[0]
+        self.slot += 1
+        options = {"arena": 1 << 22, "keep_state": False, "state": "none"}
+        header = {"do": "load", "slot": self.slot, "options": options, "drop": [self.slot - 1]}
+        self.worker.request(header, [np.frombuffer(data, np.uint8)])
+        header = {"do": "run", "slot": self.slot, "outputs": list(range(len(graph.outputs)))}
+        inputs = [feed[graph.tensors[i].name] for i in graph.inputs]
+        _, values = self.worker.request(header, inputs)
+        names = [graph.tensors[i].name for i in graph.outputs]
+        return {name: value.tobytes() for name, value in zip(names, values, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def micro() -> Iterator[Micro]:
+    runner = Micro()
+    yield runner
+    runner.worker.stop()
+
+
+def random_feed(data: bytes) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    feed = {}
+    for spec in TflmSession(data).inputs:
+        kind = np.dtype(spec.dtype)
+        bits = rng.integers(0, 256, (*spec.shape[:-1], spec.shape[-1] * kind.itemsize), np.uint8)
+        values = rng.normal(size=spec.shape) if kind.kind == "f" else bits.view(kind)
+        feed[spec.name] = values.astype(kind)
+    return feed
+
+
+def everything_tapped(old: bytes, new: bytes, feed: Mapping[str, np.ndarray], micro: Micro) -> None:
+    """Every result of an operator, alone and with all others, is what it was."""
+    tensors = parse(old).subgraphs[0]
+    taps = sorted({i for operator in tensors.operators for i in operator.outputs})
+    expected = micro.run(with_outputs(old, taps), feed)
+    assert micro.run(with_outputs(new, taps), feed) == expected
+    for tap in taps:
+        found = micro.run(with_outputs(new, [tap]), feed)
+        assert found == {name: expected[name] for name in found}
+
+
+def allocated(models: Mapping[str, bytes], folder: Path) -> dict[str, dict[str, Any]]:
+    """What the interpreter of the wheel prints about each of them."""
+    requests = []
+    for name, data in models.items():
+        (folder / name).write_bytes(data)
+        requests.append(json.dumps({"path": str(folder / name), "arena": 1 << 22}))
+    done = subprocess.run(
+        [sys.executable, str(WHEEL)],
+        input="\n".join(requests) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return dict(zip(models, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.slow
+def test_a_model_becomes_smaller() -> None:
+    found = layertap.optimize(SIMPLE)
+    assert found.changed
+    assert (found.verified, found.unverified) == (4, "")
+    assert (found.before.arena.head, found.after.arena.head) == (2 * SIZE, SIZE)
+    assert found.saved == SIZE
+    assert found.layout.optimal
+    assert [shared.op for shared in found.layout.shared] == ["RELU", "NEG", "ABS"]
+
+
+def test_what_cannot_be_better_is_left_alone() -> None:
+    found = layertap.optimize(SIMPLE, sharing="none")
+    assert not found.changed
+    assert found.data is SIMPLE
+    assert found.before is found.after
+    assert found.saved == 0
+    assert found.layout.optimal
+
+
+@pytest.mark.slow
+def test_a_layout_that_is_there_is_replaced() -> None:
+    spread = with_layout(SIMPLE, [0, SIZE, 2 * SIZE, 3 * SIZE])
+    found = layertap.optimize(spread, sharing="none")
+    assert (found.before.arena.head, found.after.arena.head) == (4 * SIZE, 2 * SIZE)
+    assert len(found.data) == len(spread)
+    assert found.verified
+
+
+def test_a_layout_that_is_better_stays() -> None:
+    small = layertap.optimize(SIMPLE, verify=False).data
+    again = layertap.optimize(small, sharing="none")
+    assert not again.changed
+    assert again.data is small
+
+
+def test_the_layout_of_an_accelerator_is_not_ours() -> None:
+    layout = struct.pack("<5i", 1, 1, 2, 0, 0)
+    graph = chain("ethos-u")
+    data = write_tflite(graph, metadata={OFFLINE_PLAN: layout})
+    with pytest.raises(PlanError, match="made for its operator 'ethos-u'"):
+        layertap.optimize(data)
+
+
+def test_a_damaged_file(tmp_path: Path) -> None:
+    with pytest.raises(CorruptModel):
+        layertap.optimize(SIMPLE[:100])
+    with pytest.raises(SourceError, match="cannot be read"):
+        layertap.optimize(tmp_path / "missing.tflite")
+
+
+def test_without_the_interpreter_nothing_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runtime, "missing", lambda self: "tflite_micro")
+    found = layertap.optimize(SIMPLE)
+    assert found.changed
+    assert found.verified == 0
+    assert "tflite_micro" in found.unverified
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_run_is_not_proven() -> None:
+    graph = chain("RELU", "my_op")
+    tensors = [*graph.tensors[:2], TensorSpec("t2", (1, 4))]
+    found = layertap.optimize(write_tflite(SubgraphSpec(tensors, [0], [2], graph.operators)))
+    assert found.changed
+    assert found.verified == 0
+    assert "my_op" in found.unverified
+
+
+def test_without_verifying() -> None:
+    found = layertap.optimize(SIMPLE, verify=False)
+    assert (found.changed, found.verified, found.unverified) == (True, 0, "not asked for")
+
+
+@pytest.mark.slow
+def test_own_inputs() -> None:
+    x = np.random.default_rng(0).normal(size=(7, SIZE // 4)).astype(np.float32)
+    assert layertap.optimize(SIMPLE, x=x).verified == 7
+    assert layertap.optimize(SIMPLE, x=iter([x[:1], x[1:2]])).verified == 2
+
+
+@pytest.mark.slow
+def test_a_wrong_layout_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operand of an addition is overwritten by something that is computed before it."""
+    tensors = [TensorSpec(f"t{i}", (1, 16)) for i in range(4)]
+    operators = [OperatorSpec("EXP", [0], [1]), OperatorSpec("NEG", [1], [2])]
+    operators.append(OperatorSpec("ADD", [0, 2], [3]))
+    data = write_tflite(SubgraphSpec(tensors, [0], [3], operators))
+
+    def wrong(*_: Any, **__: Any) -> Layout:
+        return Layout((0, 0, 0, 0), 64, 192, 64, 192, (), "first fit")
+
+    monkeypatch.setattr("layertap.shrink.best_layout", wrong)
+    with pytest.raises(RuntimeFailure, match="other values for 't3'"):
+        layertap.optimize(data)
+
+
+def test_writing(tmp_path: Path) -> None:
+    source, target = tmp_path / "model.tflite", tmp_path / "new.tflite"
+    source.write_bytes(SIMPLE)
+    found = layertap.optimize(source, verify=False)
+    target.write_bytes(b"old")
+    found.write(target)
+    assert target.read_bytes() == found.data
+    assert target.stat().st_mode == source.stat().st_mode
+    for same in (source, tmp_path / "." / "model.tflite"):
+        with pytest.raises(SourceError, match="is the model itself"):
+            found.write(same)
+    with pytest.raises(SourceError, match="cannot be written"):
+        found.write(tmp_path / "missing" / "new.tflite")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.tflite", "new.tflite"]
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "new.tflite"
+    target.write_bytes(b"old")
+
+    def full(self: Path, other: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(SourceError, match="No space left"):
+        layertap.optimize(SIMPLE, verify=False).write(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["new.tflite"]
+    assert target.read_bytes() == b"old"
+
+
+def test_the_same_file_every_time() -> None:
+    first, second = (layertap.optimize(SIMPLE, verify=False) for _ in range(2))
+    assert first.data == second.data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_known_values(micro: Micro, sharing: Any) -> None:
+    known = known_model()
+    found = layertap.optimize(known.data, sharing=sharing)
+    assert micro.run(found.data, known.feed) == {
+        name: known.oracle[name].tobytes() for name in known.outputs
+    }
+    everything_tapped(known.data, found.data, known.feed, micro)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(known=known_models())
+def test_random_models(micro: Micro, known: KnownModel) -> None:
+    found = layertap.optimize(known.data, sharing="overlapping", verify=False)
+    assert found.after.arena.minimum <= found.before.arena.minimum
+    expected = micro.run(known.data, known.feed)
+    assert micro.run(found.data, known.feed) == expected
+    everything_tapped(known.data, found.data, known.feed, micro)
+
+
+@pytest.mark.slow
+def test_real_models(shared: Path, micro: Micro, tmp_path: Path) -> None:
+    """On every model that the wheel can run: the head that was promised, in an arena of the size
+    that was promised, the same values, also of each tensor that is tapped."""
+    promised, smaller = {}, {}
+    for path in sorted(shared.glob("models/*/*.tflite")):
+        if path.stem == "kws_float":
+            continue  # float activations with int8 weights: the micro interpreter refuses them
+        for sharing in SHARINGS:
+            found = layertap.optimize(path, sharing=sharing)
+            assert found.after.arena.minimum <= found.before.arena.minimum, path.name
+            if not found.changed:
+                continue
+            assert found.verified == 4, (path.name, found.unverified)
+            promised[f"{sharing}-{path.name}"] = found.after.arena
+            smaller[f"{sharing}-{path.name}"] = found.data
+            feed = random_feed(found.data)
+            if path.stem != "resnet_float":  # slow, and its int8 twin has the same graph
+                everything_tapped(path.read_bytes(), found.data, feed, micro)
+            with layertap.Model(TflmSession(found.data, arena=found.after.arena.minimum)) as model:
+                outputs = [tap.name for tap in model.graph.outputs]
+                model.capture(feed, taps=outputs)
+    assert len(smaller) >= 6
+    for name, printed in allocated(smaller, tmp_path).items():
+        arena = promised[name]
+        assert (printed["head"], printed["total"]) == (arena.head, arena.used), name
+
+
+@pytest.mark.slow
+def test_person_detect_needs_a_third_less(shared: Path) -> None:
+    found = layertap.optimize(shared / "models/tflm/person_detect.tflite", sharing="overlapping")
+    assert found.before.arena.head == 55296
+    assert found.after.arena.head <= 36896
+    assert found.layout.bound >= 36880
