@@ -18,18 +18,34 @@ from layertap.demo import asset
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES.remove(ROOT / "docs" / "store-format.md")  # needs a run to read: tests/store has its test
-ONE_BY_ONE = """
-import json, sys
-for number, code in enumerate(json.load(sys.stdin), 1):
-    exec(compile(code, f"<python block {number}>", "exec"), {"__name__": "__main__"})
+RUNNER = """
+import json, re, sys
+names = {}
+for heading, code in json.load(sys.stdin):
+    space = names.setdefault(heading, {"__name__": "__main__"})
+    last = code.rstrip().rpartition("\\n")[2]
+    error = re.fullmatch(r"# (\\w+Error)(?:: (.*))?", last)
+    try:
+        exec(compile(code, f"<{heading}>", "exec"), space)
+    except Exception as raised:
+        if not error or type(raised).__name__ != error[1] or (error[2] or "") not in str(raised):
+            raise
+    else:
+        assert not error, f"no error under {heading!r}: {last}"
 """
-"""Blocks that follow each other run in one process, each with names of its own: importing a
-framework once is enough."""
-BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""Runs Python blocks one by one in one process, since importing a framework once is enough. Those
+under one heading share their names. One that ends in a comment with an error must raise it."""
+BLOCK = re.compile(r"^#+ (.*?)$|^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """Language, heading above it, and code of each block."""
+    found, heading = [], ""
+    for title, language, code in BLOCK.findall(page.read_text(encoding="utf-8")):
+        heading = title or heading
+        if language:
+            found.append((language, heading, code))
+    return found
 
 
 @pytest.mark.slow
@@ -40,10 +56,11 @@ def test_page_runs(page: Path, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
     for language, group in itertools.groupby(blocks(page), key=lambda block: block[0]):
-        codes = [code for _, code in group]
+        codes = [(heading, code) for _, heading, code in group]
         if language == "python":
-            run([sys.executable, "-c", ONE_BY_ONE], env, tmp_path, json.dumps(codes))
-        for line in "".join(codes).splitlines() if language == "console" else ():
+            run([sys.executable, "-c", RUNNER], env, tmp_path, json.dumps(codes))
+        lines = "".join(code for _, code in codes).splitlines()
+        for line in lines if language == "console" else ():
             if line.startswith("$ "):
                 run(["bash", "-c", line[2:]], env, tmp_path)
 
