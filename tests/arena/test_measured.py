@@ -56,6 +56,7 @@ def test_totals_replace_what_was_predicted(chain) -> None:
     rows = {row.name: (row.predicted, row.measured) for row in found.rows}
     assert rows["head"] == (1312, 1728)
     assert rows["TfLiteEvalTensor data"] == (600, 640)
+    assert "the device's structures have other sizes" in found.notes[-1]
 
 
 def test_a_plan_names_the_scratch_buffers_of_unknown_kernels(make_map) -> None:
@@ -135,6 +136,7 @@ def test_what_the_wheel_printed_is_what_is_predicted() -> None:
             assert row.measured == 0
         else:
             assert row.predicted in (None, row.measured), row
+    assert not any("other sizes" in note for note in found.notes)
     assert found.memory.arena.minimum == memory.arena.minimum
     assert found.memory.arena.reason == memory.arena.reason
     assert found.memory.arena.peak == memory.arena.peak

@@ -64,7 +64,7 @@ def measured(memory: MemoryMap, log: DeviceLog, target: Target) -> Measured:
     found = memory
     if log.allocations is not None:
         rows += _sizes(memory, log.allocations)
-        notes.append(RECORDED)
+        notes += [RECORDED, *_other_target(rows, target)]
         found = replace(found, arena=_recorded(found.arena, log.allocations))
     if log.plan:
         placements = _placed(memory, log)
@@ -77,6 +77,17 @@ def measured(memory: MemoryMap, log: DeviceLog, target: Target) -> Measured:
     arena = replace(found.arena, minimum=minimum, reason=reason, unknown=unknown)
     found = replace(found, arena=arena, version=f"{memory.version}, measured on a device")
     return Measured(found, tuple(rows), tuple(notes))
+
+
+def _other_target(rows: Sequence[Compared], target: Target) -> list[str]:
+    """The structures of tensors and operators have the same number everywhere, and one size."""
+    structures = [row for row in rows if row.name in PREDICTED and "variable" not in row.name]
+    if all(row.predicted in (None, row.measured) for row in structures):
+        return []
+    return [
+        f"the device's structures have other sizes than those of {target.name} {target.version}: "
+        "is it another target or version?"
+    ]
 
 
 def _minimum(before: MemoryMap, after: MemoryMap, target: Target) -> tuple[int, Reason]:
