@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from layertap.arena.measured import Measured
     from layertap.arena.memory_map import MemoryMap
 
+SHARINGS = ("none", "in-place", "overlapping")
+"""What --share takes: whether results may lie over operands that nothing needs afterwards."""
+
 DOES_NOT_FIT = 1
 """The exit status where --board says so."""
 
@@ -39,6 +42,9 @@ DOES_NOT_FIT = 1
 @click.option("--svg", metavar="FILE", help="Write the arena over time as a picture.")
 @click.option("--flash-svg", metavar="FILE", help="Write the flash by layer as a picture.")
 @click.option("--html", metavar="FILE", help="Write one page with all of it.")
+@click.option("--optimize", is_flag=True, help="Find a layout that needs less of the arena.")
+@click.option("--share", type=click.Choice(SHARINGS), default="in-place", help="With --optimize.")
+@click.option("-o", "--output", metavar="FILE", help="Write the model with the better layout.")
 @click.option("--wide", is_flag=True, help="Do not fit tables to the terminal.")
 @json_option
 @click.pass_context
@@ -57,8 +63,15 @@ def memory(
         return
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.", ctx)
+    if options["output"] and not options["optimize"]:
+        raise click.UsageError("-o writes what --optimize finds; give that, too.", ctx)
     if other is not None:
         _compare(model, other, options)
+        return
+    if options["optimize"]:
+        from layertap.cli.memory.optimized import optimize
+
+        optimize(model, _chip(options, None, None), options)
         return
     status = _tell(model, options)
     if status:
@@ -160,7 +173,7 @@ def _compare(before: str, after: str, options: Mapping[str, Any]) -> None:
     from layertap.arena.difference import difference
     from layertap.cli.memory.changes import difference_json, tell_difference
 
-    single = ("board", "log", "svg", "flash_svg", "html", "tensors", "layers")
+    single = ("optimize", "board", "log", "svg", "flash_svg", "html", "tensors", "layers")
     given = [f"--{name.replace('_', '-')}" for name in single if options[name]]
     if given:
         raise LayertapError(
