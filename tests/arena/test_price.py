@@ -19,14 +19,16 @@ from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, writ
 from layertap.tflite.edit import OFFLINE_PLAN
 from layertap.tflite.model import TfliteModel, parse
 
-HOST, PLAIN = load_target("host", "8f6596d"), load_target("host", "90b983c", recording=False)
+HOST, CORTEX = load_target("host", "8f6596d"), load_target("cortex-m", "90b983c")
 
 
-def chain(sizes: list[int], **more: dict[str, bytes]) -> TfliteModel:
+def chain(sizes: list[int], metadata: dict[str, bytes] | None = None) -> TfliteModel:
     """Tensors of these many floats; tensor i + 1 is computed from tensor i."""
     tensors = [TensorSpec(f"t{i}", (1, size)) for i, size in enumerate(sizes)]
     steps = [OperatorSpec("RELU", [i], [i + 1]) for i in range(len(sizes) - 1)]
-    return parse(write_tflite(SubgraphSpec(tensors, [0], [len(sizes) - 1], steps), **more))
+    return parse(
+        write_tflite(SubgraphSpec(tensors, [0], [len(sizes) - 1], steps), metadata=metadata)
+    )
 
 
 def branching(sizes: list[int], parents: list[int]) -> TfliteModel:
@@ -50,7 +52,7 @@ def test_costs_are_those_of_the_map_with_taps(
 ) -> None:
     model = branching(sizes, parents)
     chosen = sorted(tap for tap in taps if tap < len(sizes))
-    for target in (HOST, PLAIN):
+    for target in (HOST, CORTEX):
         costs = TapCosts(model, target)
         arena = memory_map(tapped(model, chosen), target).arena
         assert costs.head(chosen) == arena.head
@@ -72,7 +74,7 @@ def test_a_model_with_a_layout() -> None:
 
 
 def test_prices_have_a_row_per_tensor_that_is_computed() -> None:
-    found = prices(chain([256, 512, 256, 64]), PLAIN)
+    found = prices(chain([256, 512, 256, 64]), CORTEX)
     assert [(p.name, p.index, p.op, p.bytes) for p in found] == [
         ("t1", 1, "RELU", 2048),
         ("t2", 2, "RELU", 1024),
@@ -86,9 +88,9 @@ def test_prices_have_a_row_per_tensor_that_is_computed() -> None:
 @given(sizes, parents, st.integers(0, 2000), st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_passes_fit_and_hold_every_tap_once(
-    sizes: list[int], parents: list[int], more: int, plain: bool
+    sizes: list[int], parents: list[int], more: int, chip: bool
 ) -> None:
-    model, target = branching(sizes, parents), PLAIN if plain else HOST
+    model, target = branching(sizes, parents), CORTEX if chip else HOST
     costs = TapCosts(model, target)
     wanted = list(range(1, len(sizes)))
     arena = max(costs.minimum([i]) for i in wanted) + more
@@ -158,7 +160,7 @@ def test_most_taps_of_person_detect_cost_nothing_in_the_head(shared: Path) -> No
 def test_every_shared_model(shared: Path) -> None:
     for path in sorted(shared.glob("models/*/*.tflite")):
         model = parse(path.read_bytes())
-        for target in (HOST, PLAIN):
+        for target in (HOST, CORTEX):
             costs = TapCosts(model, target)
             base = costs.map.arena
             found = prices(model, target)
@@ -170,11 +172,11 @@ def test_every_shared_model(shared: Path) -> None:
             wanted = [price.index for price in found]
             least = max(costs.minimum([i]) for i in wanted)
             whole = costs.minimum(wanted)
-            for arena in (least, (3 * least + whole) // 4, (least + whole) // 2, whole):
-                split = passes(model, target, wanted, arena)
+            for room in (least, (3 * least + whole) // 4, (least + whole) // 2, whole):
+                split = passes(model, target, wanted, room)
                 assert sorted(i for g in split.groups for i in g) == sorted(wanted)
                 # One more than the bound was the most that was ever seen on these.
-                assert len(split.groups) <= split.at_least + 1, (path.name, arena)
+                assert len(split.groups) <= split.at_least + 1, (path.name, room)
             assert passes(model, target, wanted, whole).fewest
 
 
@@ -183,12 +185,12 @@ def test_many_tensors_take_seconds() -> None:
     for length in (31, 1000):
         model = chain([64 + i % 7 for i in range(length)])
         started = time.process_time()
-        found = prices(model, PLAIN)
+        found = prices(model, CORTEX)
         assert len(found) == length - 1
         assert time.process_time() - started < 20
         wanted = [price.index for price in found]
-        arena = TapCosts(model, PLAIN).minimum(wanted[::3])
+        arena = TapCosts(model, CORTEX).minimum(wanted[::3])
         started = time.process_time()
-        split = passes(model, PLAIN, wanted, arena)
+        split = passes(model, CORTEX, wanted, arena)
         assert len(split.groups) <= split.at_least + 1
         assert time.process_time() - started < 20

@@ -17,13 +17,17 @@ from layertap.tflite.model import TfliteModel
 @dataclass(frozen=True, slots=True)
 class Passes:
     """``groups`` of tensor indices, each of which one execution reads, and ``needs``, the bytes of
-    arena that each takes. No split has fewer than ``at_least`` groups; ``exact`` is False where
-    the arena depends on what no table covers, so that the truth may need more."""
+    arena that each takes. No split has fewer than ``at_least`` groups. ``unknown`` names what no
+    table covers; then the truth may need more."""
 
     groups: tuple[tuple[int, ...], ...]
     needs: tuple[int, ...]
     at_least: int
-    exact: bool
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        return not self.unknown
 
     @property
     def fewest(self) -> bool:
@@ -50,7 +54,7 @@ def passes(model: TfliteModel, target: Target, wanted: Sequence[int], arena: int
                 f"the pass over {len(group)} taps needs {needed:,} bytes, not {arena:,} or less",
                 hint="this is a mistake of layertap; please report the model",
             )
-    return Passes(groups, needs, max(1, found.at_least), costs.map.arena.exact)
+    return Passes(groups, needs, max(1, found.at_least), costs.map.arena.unknown)
 
 
 def _check(costs: TapCosts, wanted: Sequence[int], arena: int) -> None:
@@ -63,8 +67,8 @@ def _check(costs: TapCosts, wanted: Sequence[int], arena: int) -> None:
             arena,
             hint="give more, or make the model's arena smaller",
         )
-    alone = {tap: costs.minimum([tap]) for tap in wanted}
     tapped(costs.model, wanted)
+    alone = {tap: costs.minimum([tap]) for tap in wanted}
     large = sorted((tap for tap in alone if alone[tap] > arena), key=lambda tap: -alone[tap])
     if large:
         names = tensor_names(costs.model)[0]

@@ -15,6 +15,7 @@ import pytest
 import layertap
 from layertap.core.graph import COMPUTED
 from layertap.errors import (
+    ArenaExceeded,
     CorruptModel,
     FeedError,
     MissingRuntime,
@@ -263,9 +264,9 @@ def test_a_given_arena() -> None:
     for arena in (100, 1500):
         with layertap.open(known.data, runtime="tflm", arena=arena) as model:
             for _ in range(2):
-                with pytest.raises(RuntimeFailure, match=f"{arena:,} bytes is too small") as caught:
+                with pytest.raises(ArenaExceeded, match=f"the {arena:,} there are") as caught:
                     model.capture(known.feed)
-                assert "arena" in caught.value.hint
+                assert "give more" in caught.value.hint
     for bad in (0, -1, "lots"):
         with pytest.raises(SourceError):
             layertap.open(known.data, runtime="tflm", arena=bad)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from layertap.arena.grouping import split
+from layertap.arena.passes import passes
+from layertap.arena.target import load_target
 from layertap.core.dtypes import numpy_dtype
+from layertap.core.graph import TapPoint
 from layertap.core.protocols import Json
 from layertap.core.units import parse_bytes
-from layertap.errors import RunError, RuntimeFailure, SourceError
+from layertap.errors import PlanError, RunError, RuntimeFailure, SourceError
 from layertap.runtimes.registry import BUILTIN
 from layertap.runtimes.worker.process import WorkerFailure
 from layertap.runtimes.worker.session import TfliteSession
+from layertap.tflite.edit import with_outputs
 from layertap.tflite.layout import layout_of
 from layertap.tflite.model import TfliteModel
 from layertap.tflite.schema import OPERATORS
@@ -37,6 +42,9 @@ _TOO_SMALL = (
 )
 """Native messages about an arena that does not suffice."""
 
+_TRIAL = 0
+"""The slot of models that are only loaded to see whether the arena is large enough."""
+
 _ARENA_HINT = "an arena that is too small can end it like this; leave arena out to have one found"
 _KERNELS_HINT = (
     "the reference kernels of the tflite-micro wheel lack some operators and types; "
@@ -55,17 +63,80 @@ class TflmSession(TfliteSession):
         source: str | Path | bytes,
         *,
         arena: int | str | None = None,
+        target: str | None = None,
         keep_state: bool = False,
         timeout: float | None = None,
     ) -> None:
         super().__init__(source, keep_state=keep_state, timeout=timeout)
         # The interpreter believes every offset of a layout that the file brings along.
         layout_of(self.model)
-        self._given = None if arena is None else _arena(arena)
+        if target is not None and arena is None:
+            raise SourceError(
+                f"there is no arena to plan for {target!r}", hint="give arena, as in arena='96K'"
+            )
+        self._room = None if arena is None else _arena(arena)
+        self._target = load_target(target or "host")
+        self._given = self._room if target is None else None
         self._found = 0
 
     def options(self) -> dict[str, Json]:
-        return {"kernels": "reference", "arena": self._given or "automatic"}
+        facts: dict[str, Json] = {"kernels": "reference", "arena": self._given or "automatic"}
+        if self._room and not self._given:
+            facts["planned_for"] = {"target": self._target.name, "arena": self._room}
+        return facts
+
+    def group(self, taps: Sequence[TapPoint], /) -> list[list[TapPoint]]:
+        """Passes that fit the given arena, as the memory map predicts or, where it cannot, as
+        trying tells. Raises ArenaExceeded and PlanError."""
+        self.check_open()
+        wanted = [tap.index for tap in taps if tap.kind != "input"]
+        if self._room is None or not wanted:
+            return [list(taps)]
+        found = passes(self.model, self._target, wanted, self._room)
+        groups = found.groups if found.exact else self._tried(wanted, "; ".join(found.unknown))
+        number = {index: n for n, group in enumerate(groups) for index in group}
+        # Inputs are known already and go with any pass.
+        numbers = [0 if tap.kind == "input" else number[tap.index] for tap in taps]
+        return [
+            [tap for tap, own in zip(taps, numbers, strict=True) if own == n]
+            for n in range(len(groups))
+        ]
+
+    def _tried(self, wanted: Sequence[int], unknown: str) -> Sequence[Sequence[int]]:
+        """Groups that the interpreter itself takes in the given arena."""
+        if not self._given:
+            raise PlanError(
+                f"the arena of this model on {self._target.name} is not known: {unknown}",
+                hint="leave target out to plan for the host, or arena to read all in one pass",
+            )
+        for group in ((), *((tap,) for tap in wanted)):
+            self._fitting(group)
+        return split(wanted, lambda group: self._fits(group)).groups
+
+    def _fits(self, group: Sequence[int]) -> bool:
+        try:
+            self._fitting(group)
+        except PlanError:
+            return False
+        return True
+
+    def _fitting(self, group: Sequence[int]) -> None:
+        """Load the model with the taps ``group``. Raises PlanError where the arena is too small,
+        and RuntimeFailure."""
+        self.check_installed()
+        self.worker.start()
+        try:
+            self._try(with_outputs(self.data, group), _TRIAL, self._given or 0)
+        except WorkerFailure as error:
+            if error.crashed or _is_about_arena(error.native):
+                names = {tap.index: tap.name for tap in self.graph if tap.subgraph == self.main}
+                what = ", ".join(repr(names[index]) for index in group) or "the model"
+                raise PlanError(
+                    f"an arena of {self._given:,} bytes is too small for {what}: {error.said}",
+                    hint="give more, or select other taps",
+                ) from error.__cause__
+            raise self._refused(error) from error.__cause__
+        self.dropped.append(_TRIAL)
 
     def load(self, model: bytes, slot: int) -> None:
         sizes = iter([self._given]) if self._given else self._sizes()
@@ -121,9 +192,9 @@ class TflmSession(TfliteSession):
 
 def _arena(size: int | str) -> int:
     try:
-        count = parse_bytes(size)
+        count = parse_bytes(size, binary=True)
     except ValueError as error:
-        raise SourceError(str(error), hint="give the arena in bytes, or as '96KiB'") from error
+        raise SourceError(str(error), hint="give the arena in bytes, or as '96K'") from error
     if not 0 < count <= _MOST:
         raise SourceError(
             f"an arena of {count:,} bytes is not possible", hint=f"give 1 to {_MOST:,} bytes"

@@ -128,9 +128,7 @@ class TfliteSession(ABC):
 
     def prepare(self, taps: Sequence[TapPoint], /) -> TflitePass:
         self.check_open()
-        missing = self.row.missing()
-        if missing:
-            raise missing_runtime(self.row, missing)
+        self.check_installed()
         for tap in taps:
             if tap.untappable:
                 raise Untappable(f"{tap.name!r} cannot be read: {tap.untappable}", hint="")
@@ -166,6 +164,12 @@ class TfliteSession(ABC):
     def close(self) -> None:
         self._closed = True
         self.worker.stop()
+
+    def check_installed(self) -> None:
+        """Raises MissingRuntime without the framework."""
+        missing = self.row.missing()
+        if missing:
+            raise missing_runtime(self.row, missing)
 
     def check_open(self) -> None:
         """Raises RunError after :meth:`close`."""
