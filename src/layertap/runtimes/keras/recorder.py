@@ -324,6 +324,7 @@ class StateTaker:
     ) -> None:
         self._recorder, self._frame, self._prefix = recorder, frame, prefix
         self._names, self._timed = names, timed
+        self.operations = recorder.watcher is not None
         steps = (f"{frame.name}{prefix}{name}_steps" for name in names)
         self.wanted = frozenset(i for i, name in enumerate(steps) if recorder.wants(name))
 

@@ -29,10 +29,12 @@ FUSED = (
 class States(Protocol):
     """Takes the states of one call of a recurrent layer.
 
-    ``wanted``: the numbers of the flat states that are wanted after each step.
+    ``wanted``: the numbers of the flat states that are wanted after each step. ``operations``:
+    single operations are listened to, which must be the same ones whatever is wanted.
     """
 
     wanted: frozenset[int]
+    operations: bool
 
     def take(self, last: Sequence[Any], steps: Mapping[int, Any], missing: str) -> None:
         """Get the states after the last step, and those after each, (sample, step, ...), in the
@@ -119,7 +121,7 @@ class Call:
         if not self.may_fuse:
             raise NotImplementedError
         wanted, cells = self.wanted, _CellStates(options.get("activation"))
-        if wanted:
+        if wanted or any(taker.operations for taker in self.states):
             options = {**options, "return_sequences": True}
         if 1 in wanted and BACKEND == "torch" and args[0].device.type != "cuda":
             options["activation"] = cells
