@@ -17,6 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 MODULES = ("import_cost", "torch_overhead", "keras_overhead", "store_throughput")
+MODULES += ("arena_optimize",)
 PACKAGES = ("layertap", "numpy", "torch", "tensorflow", "keras", "zarr", "captum")
 PACKAGES += ("nnsight", "torchlens", "pyarrow")
 LIMIT_SECONDS = 1800
@@ -65,7 +66,7 @@ HEADER = """# Measured overhead
 Written by `make bench`. Each figure is the median, over interleaved rounds in one process, of the
 time of the contender divided by the time of the same work without it (the bare forward pass; a raw
 `write()` of the same bytes). A bar is what layertap promises; rows without one are other tools on
-the same work, for orientation.
+the same work, for orientation. Those of arena_optimize are bytes, not times.
 """
 
 
