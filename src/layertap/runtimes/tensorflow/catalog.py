@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -295,7 +296,7 @@ class _Lister:
             return self._variable(scope, origin, inside), None
         if origin.op != "Const" or known.shape is None:
             return None, None
-        return lambda: np.array(tf.make_ndarray(origin.proto.attr["value"].tensor)), None
+        return partial(_constant, origin), None
 
     def _variable(self, scope: Scope, read: Node, inside: _Inside) -> Callable[[], Array] | None:
         """The value that a variable has before anything ran, if that is what a node reads."""
@@ -305,6 +306,16 @@ class _Lister:
         if name is None or (name in self._written and ordered):
             return None
         return self._opened.variables[name].read
+
+
+def _constant(node: Node) -> Array:
+    try:
+        return np.array(tf.make_ndarray(node.proto.attr["value"].tensor))
+    except (ValueError, TypeError) as error:
+        raise CorruptModel(
+            f"the constant {node.name!r} does not hold what it declares: {error}",
+            hint="the file is damaged",
+        ) from error
 
 
 def _unstable(inside: Type) -> str:

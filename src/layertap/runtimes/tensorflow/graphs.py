@@ -73,7 +73,7 @@ def open_graph(
     interface: Interface,
     variable: Callable[[Node], Variable],
     provenance: Mapping[str, Json],
-    keep: Any = None,
+    owner: Any = None,
 ) -> Opened:
     """``variable`` finds the variable behind a VarHandleOp.
 
@@ -82,13 +82,10 @@ def open_graph(
     """
     wanted = [*(interface.inputs or {}).values(), *(interface.outputs or {}).values()]
     _check_names(graph, wanted)
-    needed = None
-    if interface.outputs is not None:
-        needed = [*(text.partition(":")[0] for text in wanted), *interface.starts]
-    flat = flatten(graph, wanted, interface.starts, keep=needed)
-    scope, broken = modernized(replace(flat, results=(), effects=()))
-    scope = _separate(scope, interface.texts or {})
-    starts = replace(scope.ancestors(flat.effects), effects=flat.effects)
+    keep = None if interface.outputs is None else [text.partition(":")[0] for text in wanted]
+    flat = flatten(graph, wanted, keep=keep)
+    number = next(_numbers)
+    scope, broken = _readied(flat, interface, number)
     count = len(interface.inputs or {})
     fed, outputs = flat.results[:count], flat.results[count:]
     scope, fed = _cut(scope, fed, graph.versions)
@@ -97,23 +94,28 @@ def open_graph(
     else:
         scope = scope.ancestors([*fed, *outputs])
     inputs = tuple(_inputs(scope, interface.inputs, fed, graph.versions.producer))
-    keys = interface.outputs or {}
-    named = named_outputs(scope.nodes, zip(keys, outputs, strict=True))
-    if interface.outputs is None:
-        named = dict.fromkeys(_ends(scope, inputs), "")
+    named = named_outputs(scope.nodes, zip(interface.outputs or (), outputs, strict=True))
+    started = flatten(graph, (), interface.starts, keep=interface.starts)
+    starts = replace(_readied(started, interface, number)[0], effects=started.effects)
     handles = {**scope.nodes, **starts.nodes}.values()
     return Opened(
         scope,
         {function.signature.name: function for function in graph.library.function},
         graph.versions,
         inputs,
-        named,
+        named if interface.outputs is not None else dict.fromkeys(_ends(scope, inputs), ""),
         {node.name: variable(node) for node in handles if node.op == "VarHandleOp"},
         provenance,
         broken=broken,
         starts=starts,
-        keep=keep,
+        owner=owner,
     )
+
+
+def _readied(flat: Scope, interface: Interface, number: int) -> tuple[Scope, dict[str, str]]:
+    """What was flattened, fit to run beside others in this process, and why some nodes cannot."""
+    scope, broken = modernized(replace(flat, results=(), effects=()))
+    return _separate(scope, interface.texts or {}, number), broken
 
 
 def _check_names(graph: Any, wanted: Sequence[str]) -> None:
@@ -175,14 +177,14 @@ def _only_for(scope: Scope, machinery: Mapping[str, str]) -> dict[str, str]:
     return {name: f"it only serves another: {why}" for name, why in found.items()}
 
 
-def _separate(scope: Scope, texts: Mapping[str, str]) -> Scope:
+def _separate(scope: Scope, texts: Mapping[str, str], number: int) -> Scope:
     """Tables under names that no other graph in this process uses, texts replaced."""
     nodes = dict(scope.nodes)
     for node in scope.nodes.values():
         if node.op in TABLES:
             proto = node_def_pb2.NodeDef()
             proto.CopyFrom(node.proto)
-            proto.attr["shared_name"].s = f"layertap_{next(_numbers)}_{node.name}".encode()
+            proto.attr["shared_name"].s = f"layertap_{number}_{node.name}".encode()
             nodes[node.name] = replace(node, proto=proto)
         elif node.name in texts:
             proto = node_def_pb2.NodeDef()

@@ -53,7 +53,7 @@ def open_concrete(function: Any, origin: str) -> Opened:
         {"model": {"sha256": None, "type": origin}},
         passed,
         labels,
-        keep=function,
+        owner=function,
     )
 
 

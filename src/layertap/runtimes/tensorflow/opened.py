@@ -42,7 +42,7 @@ class Opened:
     labels: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
     starts: Scope | None = None
-    keep: Any = None
+    owner: Any = None
     """What must stay alive as long as the model: the owner of live variables."""
 
     @property

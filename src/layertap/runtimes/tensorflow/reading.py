@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from layertap.runtimes.tfgraph.classic import Contexts, expose_classic
 from layertap.runtimes.tfgraph.compiled import Compiled, Program, eagerly
 from layertap.runtimes.tfgraph.scope import Ref, Scope
 
+_numbers = itertools.count()
+
 
 class Variables:
     """The variables that one selection needs: live ones as they are, others once copied, and those
@@ -37,6 +40,8 @@ class Variables:
         }
 
     def _handle(self, name: str, variable: Variable) -> Any:
+        if variable.missing:
+            return _without_value(variable)
         live = variable.handle()
         if live is not None and name not in self._written:
             return live
@@ -52,6 +57,16 @@ class Variables:
             if name in self._written:
                 with eagerly():
                     copy.assign(self._opened.variables[name].read())
+
+
+def _without_value(variable: Variable) -> Any:
+    """A variable that what runs assigns before it reads it, as the start of a graph may do."""
+    with eagerly():
+        return tf.raw_ops.VarHandleOp(
+            dtype=variable.dtype,
+            shape=tf.TensorShape(variable.shape),
+            shared_name=f"layertap_variable_{next(_numbers)}",
+        )
 
 
 class Starter:

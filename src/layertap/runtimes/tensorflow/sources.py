@@ -84,7 +84,9 @@ def open_live_graph(graph: Any, session: Any, given: Interface) -> Opened:
     def variable(node: Node) -> Variable:
         dtype, shape = declared(node)
         if session is None:
-            return Unknown(dtype, shape, "the graph comes without a session that has its value")
+            return Unknown(
+                dtype, shape, "the graph comes without the session (session=) that has its value"
+            )
         tensor = _read(graph, node.name)
         if tensor is None:
             return Unknown(dtype, shape, "the graph has no operation that reads it")
@@ -94,7 +96,7 @@ def open_live_graph(graph: Any, session: Any, given: Interface) -> Opened:
     starts = tuple(operation.name for operation in tables)
     facts = {"model": {"sha256": None, "type": origin(graph)}}
     interface = replace(given, starts=starts)
-    return open_graph(graph.as_graph_def(), interface, variable, facts, keep=session)
+    return open_graph(graph.as_graph_def(), interface, variable, facts, owner=session)
 
 
 def _read(graph: Any, name: str) -> Any:

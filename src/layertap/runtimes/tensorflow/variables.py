@@ -70,7 +70,7 @@ class Stored:
     def read(self) -> Array:
         try:
             value = self.reader.get_tensor(self.key)
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
             raise CorruptModel(
                 f"the checkpoint does not give {self.key!r}: {str(error).partition(chr(10))[0]}",
                 hint="its data file is cut off or belongs to another index",

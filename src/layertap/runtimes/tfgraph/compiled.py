@@ -65,8 +65,10 @@ class Compiled:
             found = tf.graph_util.import_graph_def(
                 graph, used, return_elements=[*wanted, *effects], name=""
             )
+            if not effects:
+                return list(found)
             with tf.control_dependencies(found[len(wanted) :]):
-                return [tf.identity(t) for t in found] if effects else found
+                return [tf.identity(tensor) for tensor in found[: len(wanted)] or [True]]
 
         with eagerly():
             self._function = tf.compat.v1.wrap_function(body, list(program.fed.values()))

@@ -69,10 +69,12 @@ def _infer(
                 length = _list_length(node, scope, graph)
                 if length is not None and types[node.name, 0].shape != (length, *_row(node, types)):
                     more[node.name] = length
+            elif node.op == "LookupTableFindV2":
+                more[node.name] = _found(node, types)
         if all(learnt.get(name) == value for name, value in more.items()):
             return
         learnt |= more
-    unsettled = {name: None for name, value in learnt.items() if isinstance(value, Type)}
+    unsettled = {node.name: None for node in scope.nodes.values() if _starts_loop(scope, node)}
     found[path] = _types(_imported(scope, known, versions, learnt | unsettled), known)
 
 
@@ -110,6 +112,14 @@ def _starts_loop(scope: Scope, node: Node) -> bool:
     if node.op != "Merge" or len(node.inputs) != 2:
         return False
     return any(scope.nodes[ref[0]].op == "NextIteration" for ref in node.inputs)
+
+
+def _found(node: Node, types: Mapping[Ref, Type]) -> Type:
+    """What a table gives for keys, which TensorFlow itself does not infer."""
+    keys, default = (types[ref] for ref in node.inputs[1:])
+    if keys.shape is None or default.shape is None:
+        return Type(default.dtype, None)
+    return Type(default.dtype, (*keys.shape, *default.shape))
 
 
 def _imported(
