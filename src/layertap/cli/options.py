@@ -39,6 +39,12 @@ runtime_options = _all(
     click.option("--runtime", metavar="NAME", help="keras, torch, litert or tflm."),
     click.option("--kernels", metavar="NAME", help="litert: default, builtin or reference."),
     click.option("--arena", metavar="BYTES", help="tflm: size of the arena, as in 96K."),
+    click.option(
+        "--depth",
+        type=click.Choice(["layers", "ops"]),
+        default="layers",
+        help="keras: ops lists each operation inside the layers too.  [default: layers]",
+    ),
     click.option("--allow-code", is_flag=True, help="Open files that hold code (trusted ones)."),
     click.option(
         "--option",
@@ -87,6 +93,8 @@ def runtime_choice(given: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]
     for name in ("kernels", "arena"):
         if given[name] is not None:
             options[name] = given[name]
+    if given["depth"] != "layers":  # other runtimes have but one
+        options["depth"] = given["depth"]
     if given["allow_code"]:
         options["allow_code"] = True
     for text in given["further"]:

@@ -21,6 +21,8 @@ TAP_COLUMNS = (
     Column("quantization", drop=1, shorten=True),
 )
 
+SOURCE_COLUMN = Column("source", drop=4)
+
 SUMMARY_COLUMNS = (
     Column("#", drop=3),
     Column("name", shorten=True),
@@ -37,12 +39,15 @@ SUMMARY_COLUMNS = (
 
 
 def tap_table(taps: Iterable[TapPoint]) -> Table:
-    """One line per tap point; bytes are those of one captured row."""
+    """One line per tap point; bytes are those of one captured row. The line of code that computes
+    it has a column where the runtime knows it."""
+    taps = list(taps)
+    sources = any(tap.source for tap in taps)
     rows: list[Sequence[str]] = []
     for tap in taps:
         name, *rest = table_row(tap)
-        rows.append((tap.native, name, *rest))
-    return Table(TAP_COLUMNS, rows)
+        rows.append((tap.native, name, *rest, *([tap.source] if sources else [])))
+    return Table((*TAP_COLUMNS, *([SOURCE_COLUMN] if sources else [])), rows)
 
 
 def summary_table(captures: Mapping[str, Capture]) -> tuple[Table, dict[str, Summary]]:
@@ -88,6 +93,7 @@ def tap_json(tap: TapPoint) -> dict[str, Any]:
         },
         "operands": list(tap.operands),
         "untappable": tap.untappable,
+        "source": tap.source,
     }
 
 

@@ -75,6 +75,7 @@ def tap_to_json(tap: TapPoint) -> dict[str, Json]:
         "subgraph": tap.subgraph,
         "operands": list(tap.operands),
         "quantization": quantization_to_json(tap.quantization),
+        "source": tap.source,
     }
 
 
@@ -109,6 +110,7 @@ def _tap_from_json(found: Mapping[str, Json]) -> TapPoint:
             tuple(map(int, given["zero_points"])),
             int(given["axis"]),
         ),
+        source=str(found.get("source", "")),
     )
 
 
@@ -179,7 +181,8 @@ def _comparable(document: RunDocument) -> dict[str, Json]:
     if isinstance(model, dict) and model.get("sha256"):
         facts["model"] = model["sha256"]  # the same file, wherever it lies now
     # The shapes are not compared: a runtime that learns them from an example may see other ones.
-    taps = [{**tap_to_json(tap), "shape": None} for tap in document.taps]
+    # Nor are lines of code, which may have moved.
+    taps = [{**tap_to_json(tap), "shape": None, "source": ""} for tap in document.taps]
     return {**facts, "taps": plain_json(taps)}
 
 
