@@ -81,6 +81,7 @@ def _look(positions: str) -> Callable[[Node], None]:
 def _convolution(node: Node) -> None:
     """conv_common.cc, depthwise_conv_common.cc: ``input`` and ``filter`` are described twice."""
     node.look("o0 i0 i1")
+    _check_weights(node, node.input(0), node.input(1))
     axis = 0 if node.name == "CONV_2D" else 3
     _per_channel(node, _size(node, node.input(1), axis))
     if node.name == "DEPTHWISE_CONV_2D":
@@ -88,6 +89,16 @@ def _convolution(node: Node) -> None:
     node.look("i0 i1 i2 o0")
     if node.name == "CONV_2D":
         _unpacked(node, node.input(1))
+
+
+_WEIGHTS = {"float32": ("float32",), "int8": ("int8", "int4"), "int16": ("int8",)}
+"""Element types of weights that the kernels of convolutions and dense layers take, by that of the
+values."""
+
+
+def _check_weights(node: Node, value: Cell, weights: Cell) -> None:
+    if weights.dtype not in _WEIGHTS.get(value.dtype, ()):
+        node.refusals.append(f"{weights.dtype} weights for {value.dtype} values")
 
 
 def _per_channel(node: Node, channels: int) -> None:
@@ -104,6 +115,7 @@ def _unpacked(node: Node, weights: Cell) -> None:
 def _transposed_convolution(node: Node) -> None:
     """transpose_conv.cc"""
     node.look("o0 i2 i1")
+    _check_weights(node, node.input(2), node.input(1))
     _per_channel(node, _size(node, node.input(1), 0))
     dtype = node.input(2).dtype
     if dtype in ("int8", "int16"):
@@ -118,6 +130,7 @@ def _transposed_convolution(node: Node) -> None:
 def _fully_connected(node: Node) -> None:
     """fully_connected.cc, fully_connected_common.cc"""
     node.look("i0 i1 i2 o0")
+    _check_weights(node, node.input(0), node.input(1))
     _unpacked(node, node.input(1))
     channels = node.input(1).tensor.channels
     if node.input(0).dtype != "float32" and channels > 1:
@@ -247,7 +260,7 @@ def _batch_matmul(node: Node) -> None:
     if output.rank < rank:
         raise node.refuse(f"has a result of shape {list(output.shape)}")
     batches = _broadcast(left.shape[:-2], right.shape[:-2])
-    node.own_shape(output, (*batches, rows, columns, *output.shape[rank:]))
+    node.own_shape(output, (*batches, rows, columns))
 
 
 def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> list[int]:
@@ -375,7 +388,7 @@ def _decode(node: Node) -> None:
         node.keep(node.struct(_SCHEMES[scheme]))
         quantization = output.tensor.quantization if output and scheme == b"\2" else None
         if quantization and len(quantization.scales) > 1 and any(quantization.zero_points):
-            node.keep(_INT * len(quantization.scales))
+            node.keep(len(quantization.scales))
 
 
 _SCHEMES = {b"\0": "DecodeStateLut", b"\1": "DecodeStateHuffman", b"\2": "DecodeStatePrune"}

@@ -114,7 +114,8 @@ class _Walk:
         for tensor in outputs:
             self._born(index, tensor)
         start = self.scope
-        for called in operator.calls if operator.name in _RUNS_SUBGRAPHS else ():
+        planned = operator.name in _RUNS_SUBGRAPHS and not operator.narrow
+        for called in operator.calls if planned else ():
             self.scope += 1
             self.subgraph(called)
         for tensor in (*operator.inputs, *outputs):

@@ -32,15 +32,27 @@ class Needs:
     borrowed: int = 0
     """End of what is borrowed above them."""
     most: dict[Reason, int] = field(default_factory=lambda: dict[Reason, int]())
+    unseen: int = 0
+    """Below so many bytes a kernel overwrites what it works with, which nothing checks."""
 
     def minimum(self) -> tuple[int, Reason]:
         """Bytes, a multiple of the alignment, and what decides it."""
+        noticed, reason = self.noticed()
+        if self.unseen > noticed:
+            return aligned(self.unseen), "preparation"
+        return noticed, reason
+
+    def noticed(self) -> tuple[int, Reason]:
+        """The same as far as the interpreter itself fails in a smaller arena."""
         reason = max(self.most, key=lambda reason: (self.most[reason], reason == "buffers"))
         return aligned(self.most[reason]), reason
 
     def persistent(self, used: int) -> None:
-        """The persistent section has grown to ``used`` bytes."""
+        """The persistent section has grown to ``used`` bytes. The interpreter does not see when it
+        grows into what is borrowed; the kernel then overwrites what it works with."""
         self._need("buffers", used + self.low)
+        if self.borrowed > self.low:
+            self.unseen = max(self.unseen, used + self.borrowed)
 
     def scratch(self, requests: int) -> None:
         """Room for so many requests so far, and those of one more operator; what was borrowed is
@@ -68,7 +80,7 @@ class Needs:
         )
         room = aligned(used) + aligned(self.borrowed)
         self._need("planner", room + per_buffer * buffers)
-        self.low = head
+        self.low = self.borrowed = head
         self._need("buffers", used + head)
 
     def _need(self, reason: Reason, size: int) -> None:

@@ -108,6 +108,7 @@ class Node:
     names: dict[int, str]
     allocated: set[str]
     events: list[Event] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:

@@ -64,11 +64,16 @@ def prepare(model: TfliteModel, target: Target) -> Prepared:
             kernels.prepare(node)
         _check_results(node)
     unknown = _unknown_kernels(nodes, understood, target) + _unknown_tensors(cells)
+    unknown += [
+        f"{node.name} with {why}, which tflite-micro refuses"
+        for node in nodes
+        for why in (*node.refusals, *_intermediates(node, cells[node.subgraph]))
+    ]
     if COMPRESSION in model.metadata:
         unknown.append("its constants are compressed, which is not worked out yet")
     if target.guess:
         unknown.append(target.guess)
-    return Prepared(cells, tuple(nodes), tuple(first), tuple(unknown))
+    return Prepared(cells, tuple(nodes), tuple(first), tuple(dict.fromkeys(unknown)))
 
 
 def _nodes(
@@ -116,6 +121,12 @@ def _why(name: str, target: Target) -> str:
     if name in OPERATORS:
         return f"{name}, for which tflite-micro has no kernel"
     return f"what the kernel of the custom operator {name} asks for"
+
+
+def _intermediates(node: Node, cells: Sequence[Cell]) -> list[str]:
+    """The interpreter has no memory for results that a kernel only uses itself."""
+    sized = [i for i in node.operator.intermediates if i >= 0 and cells[i].elements]
+    return [f"intermediate tensors ({len(sized)})"] if sized else []
 
 
 def _unknown_tensors(cells: Sequence[Sequence[Cell]]) -> list[str]:

@@ -12,11 +12,19 @@ import numpy as np
 from layertap.core.dtypes import Array
 from layertap.tflite import schema
 
-OPTION_TYPES = {
-    **{"CONV_2D": 1, "DEPTHWISE_CONV_2D": 2, "AVERAGE_POOL_2D": 5, "MAX_POOL_2D": 5, "SVDF": 6},
-    **{"CALL": 16, "IF": 92, "WHILE": 93, "CALL_ONCE": 103, "VAR_HANDLE": 111},
-}
+_OPTION_TYPES = """
+    CONV_2D=1 DEPTHWISE_CONV_2D=2 AVERAGE_POOL_2D=5 MAX_POOL_2D=5 L2_POOL_2D=5 SVDF=6
+    FULLY_CONNECTED=8 SOFTMAX=9 CONCATENATION=10 ADD=11 L2_NORMALIZATION=12 RESIZE_BILINEAR=15
+    CALL=16 RESHAPE=17 SPACE_TO_DEPTH=19 MUL=21 GATHER=23 MEAN=27 SUM=27 REDUCE_MAX=27 REDUCE_MIN=27
+    REDUCE_ALL=27 SUB=28 DIV=29 SQUEEZE=30 STRIDED_SLICE=32 SPLIT=35 CAST=37 ARG_MAX=40
+    TRANSPOSE_CONV=49 SHAPE=55 ARG_MIN=57 PACK=59 UNPACK=64 UNIDIRECTIONAL_SEQUENCE_LSTM=71
+    RESIZE_NEAREST_NEIGHBOR=74 LEAKY_RELU=75 MIRROR_PAD=77 SPLIT_V=79 IF=92 WHILE=93
+    DEPTH_TO_SPACE=94 BATCH_MATMUL=101 CUMSUM=102 CALL_ONCE=103 VAR_HANDLE=111
+"""
+OPTION_TYPES = {name: int(kind) for name, kind in (e.split("=") for e in _OPTION_TYPES.split())}
 """Numbers of the option tables in the union BuiltinOptions of the schema."""
+
+OptionValue = bool | int | float | str | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class OperatorSpec:
-    """``options`` maps fields of the operator's option table to an int or a text. A name that is
-    no built-in operator is a custom one."""
+    """``options`` maps fields of the operator's option table to their values. A name that is no
+    built-in operator is a custom one; ``custom`` are its options."""
 
     name: str
     inputs: Sequence[int]
     outputs: Sequence[int]
-    options: Mapping[int, int | str] = field(default_factory=dict)
+    options: Mapping[int, OptionValue] = field(default_factory=dict)
+    custom: bytes = b""
+    intermediates: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -198,6 +208,8 @@ class _Writer:
     def _operator(self, operator: OperatorSpec) -> int:
         inputs = self._numbers(operator.inputs, "<i4")
         outputs = self._numbers(operator.outputs, "<i4")
+        between = self._numbers(operator.intermediates or None, "<i4")
+        custom = self.builder.CreateByteVector(operator.custom) if operator.custom else 0
         options, kind = 0, None
         if operator.options:
             fields = [self._option(*item) for item in operator.options.items()]
@@ -209,12 +221,22 @@ class _Writer:
             (schema.Operator.OUTPUTS, "UOffsetTRelative", outputs),
             (3, "Uint8", kind),
             (schema.Operator.BUILTIN_OPTIONS, "UOffsetTRelative", options),
+            (schema.Operator.CUSTOM_OPTIONS, "UOffsetTRelative", custom),
+            (schema.Operator.INTERMEDIATES, "UOffsetTRelative", between),
         )
 
-    def _option(self, number: int, value: int | str) -> tuple[int, str, int]:
-        if isinstance(value, str):
-            return number, "UOffsetTRelative", int(self.builder.CreateString(value))
-        return number, "Int32", value
+    def _option(self, number: int, value: OptionValue) -> tuple[int, str, Any]:
+        """Enumerations are stored as wide as numbers; readers look at their lowest byte."""
+        match value:
+            case bool():
+                return number, "Bool", value
+            case int():
+                return number, "Int32", value
+            case float():
+                return number, "Float32", value
+            case str():
+                return number, "UOffsetTRelative", int(self.builder.CreateString(value))
+        return number, "UOffsetTRelative", self._numbers(list(value), "<i4")
 
     def _signature(self, signature: SignatureSpec) -> int:
         inputs = self._vector([self._map(*item) for item in signature.inputs.items()])

@@ -49,7 +49,8 @@ class Tensor:
 class Operator:
     """``inputs`` and ``outputs`` are tensor indices, -1 for an absent optional one; ``calls`` the
     subgraphs that it runs; ``intermediates`` tensors that only lend it their quantization;
-    ``settings`` its options."""
+    ``settings`` its options. ``narrow`` if its code is in the older, narrow field of the file only,
+    where the micro interpreter overlooks IF and WHILE."""
 
     name: str
     inputs: tuple[int, ...]
@@ -57,6 +58,7 @@ class Operator:
     calls: tuple[int, ...]
     intermediates: tuple[int, ...] = ()
     settings: Settings = field(default=Settings(), compare=False, repr=False)
+    narrow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ class _Parser:
         self.data = data
         self.root = Flatbuffer(data).root()
         self.buffers = [self._buffer(table) for table in self.root.tables(schema.Model.BUFFERS)]
-        self.codes = [_operator_name(t) for t in self.root.tables(schema.Model.OPERATOR_CODES)]
+        codes = self.root.tables(schema.Model.OPERATOR_CODES)
+        self.codes = [(_operator_name(table), _is_narrow(table)) for table in codes]
         self.graphs = self.root.tables(schema.Model.SUBGRAPHS)
 
     def model(self) -> TfliteModel:
@@ -183,7 +186,8 @@ class _Parser:
         )
 
     def _operator(self, table: Table, tensors: int) -> Operator:
-        name = _at(self.codes, table.number(schema.Operator.OPCODE_INDEX, packer.uint32), "op code")
+        code = table.number(schema.Operator.OPCODE_INDEX, packer.uint32)
+        name, narrow = _at(self.codes, code, "op code")
         inputs = _indices(table, schema.Operator.INPUTS)
         outputs = _indices(table, schema.Operator.OUTPUTS)
         between = _indices(table, schema.Operator.INTERMEDIATES)
@@ -193,7 +197,7 @@ class _Parser:
         calls = _calls(name, table)
         for i in calls:
             _at(self.graphs, i, "subgraph")
-        return Operator(name, inputs, outputs, calls, between, self._settings(table))
+        return Operator(name, inputs, outputs, calls, between, self._settings(table), narrow)
 
     def _settings(self, table: Table) -> Settings:
         custom = table.blob(schema.Operator.CUSTOM_OPTIONS) or range(0)
@@ -293,6 +297,10 @@ def _operator_name(table: Table) -> str:
     if code == schema.CUSTOM:
         return table.text(schema.OperatorCode.CUSTOM_CODE) or "CUSTOM"
     return schema.OPERATORS[code] if 0 <= code < len(schema.OPERATORS) else f"OPERATOR_{code}"
+
+
+def _is_narrow(table: Table) -> bool:
+    return not table.number(schema.OperatorCode.BUILTIN_CODE, packer.int32)
 
 
 def _calls(name: str, table: Table) -> tuple[int, ...]:
