@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from layertap.core.quantization import Quantization
     from layertap.recording import record
     from layertap.shrink import Optimized, optimize
-    from layertap.sizing import memory
+    from layertap.sizing import memory, passes, prices
 
 __version__ = "0.1.0"
 
@@ -35,6 +35,8 @@ _HOMES = {
     "Quantization": "layertap.core.quantization",
     "record": "layertap.recording",
     "memory": "layertap.sizing",
+    "passes": "layertap.sizing",
+    "prices": "layertap.sizing",
     "optimize": "layertap.shrink",
     "Optimized": "layertap.shrink",
     "MemoryMap": "layertap.arena.memory_map",
@@ -57,6 +59,8 @@ __all__ = [
     "memory",
     "open",
     "optimize",
+    "passes",
+    "prices",
     "record",
     "summarize",
 ]

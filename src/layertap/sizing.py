@@ -6,9 +6,14 @@ from pathlib import Path
 
 from layertap.arena.mapping import memory_map, tapped
 from layertap.arena.memory_map import MemoryMap
+from layertap.arena.passes import Passes
+from layertap.arena.passes import passes as passes_of
+from layertap.arena.price import Price
+from layertap.arena.price import prices as tap_prices
 from layertap.arena.target import REFERENCE, load_target
 from layertap.core.select import Selector, select
-from layertap.errors import SourceError, Untappable
+from layertap.core.units import parse_bytes
+from layertap.errors import PlanError, SourceError, Untappable
 from layertap.tflite.graph import MAIN, tap_graph
 from layertap.tflite.model import TfliteModel, parse
 
@@ -33,10 +38,53 @@ def memory(
     What no table covers is named in ``.arena.unknown``; the figures then hold what is known.
     Raises SourceError, CorruptModel, SelectionError or Untappable.
     """
-    data = source if isinstance(source, bytes) else _read(Path(source))
+    model = _parsed(source)
     chip = load_target(target, version, recording=recording, kernels=kernels)
-    model = parse(data)
     return memory_map(model if taps is None else tapped(model, _chosen(model, taps)), chip)
+
+
+def prices(
+    source: str | Path | bytes,
+    taps: Selector = None,
+    target: str = "host",
+    *,
+    version: str | None = None,
+    recording: bool | None = None,
+    kernels: str = REFERENCE,
+) -> list[Price]:
+    """What each of ``taps`` alone adds to the arena, in bytes; None for everything that the model
+    computes. The rest is as in :func:`memory`."""
+    model = _parsed(source)
+    chip = load_target(target, version, recording=recording, kernels=kernels)
+    return tap_prices(model, chip, None if taps is None else set(_chosen(model, taps)))
+
+
+def passes(
+    source: str | Path | bytes,
+    taps: Selector,
+    arena: int | str,
+    target: str = "host",
+    *,
+    version: str | None = None,
+    recording: bool | None = None,
+    kernels: str = REFERENCE,
+) -> Passes:
+    """The passes in which ``taps`` can be read with an arena of ``arena`` bytes, or a text such as
+    ``"96K"``. ``layertap.open(source, "tflm", arena=arena)`` runs such passes by itself.
+
+    Raises ArenaExceeded with the bytes that are lacking, and what :func:`memory` raises.
+    """
+    model = _parsed(source)
+    chip = load_target(target, version, recording=recording, kernels=kernels)
+    try:
+        room = parse_bytes(arena, binary=True)
+    except ValueError as error:
+        raise PlanError(str(error), hint="give the arena in bytes, or as '96K'") from error
+    return passes_of(model, chip, _chosen(model, taps), room)
+
+
+def _parsed(source: str | Path | bytes) -> TfliteModel:
+    return parse(source if isinstance(source, bytes) else _read(Path(source)))
 
 
 def _chosen(model: TfliteModel, taps: Selector) -> list[int]:
@@ -58,4 +106,4 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-__all__ = ["memory"]
+__all__ = ["memory", "passes", "prices"]

@@ -10,17 +10,22 @@ from layertap.arena.mapping import memory_map, tapped
 from layertap.arena.price import TapCosts
 from layertap.arena.target import Target
 from layertap.errors import ArenaExceeded, PlanError
-from layertap.tflite.graph import tensor_names
+from layertap.tflite.graph import MAIN, tensor_names
 from layertap.tflite.model import TfliteModel
 
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """``groups`` of tensor indices, each of which one execution reads, and ``needs``, the bytes of
-    arena that each takes. No split has fewer than ``at_least`` groups. ``unknown`` names what no
-    table covers; then the truth may need more."""
+    """``groups`` of tensor indices, each of which one execution reads within ``arena`` bytes;
+    ``taps`` are their names and ``needs`` the bytes of arena that each takes.
 
+    No split has fewer than ``at_least`` groups. ``unknown`` names what no table covers; then the
+    truth may need more.
+    """
+
+    arena: int
     groups: tuple[tuple[int, ...], ...]
+    taps: tuple[tuple[str, ...], ...]
     needs: tuple[int, ...]
     at_least: int
     unknown: tuple[str, ...] = ()
@@ -54,7 +59,9 @@ def passes(model: TfliteModel, target: Target, wanted: Sequence[int], arena: int
                 f"the pass over {len(group)} taps needs {needed:,} bytes, not {arena:,} or less",
                 hint="this is a mistake of layertap; please report the model",
             )
-    return Passes(groups, needs, max(1, found.at_least), costs.map.arena.unknown)
+    names = tensor_names(model)[MAIN]
+    taps = tuple(tuple(names[i] for i in group) for group in groups)
+    return Passes(arena, groups, taps, needs, max(1, found.at_least), costs.map.arena.unknown)
 
 
 def _check(costs: TapCosts, wanted: Sequence[int], arena: int) -> None:
@@ -71,9 +78,9 @@ def _check(costs: TapCosts, wanted: Sequence[int], arena: int) -> None:
     alone = {tap: costs.minimum([tap]) for tap in wanted}
     large = sorted((tap for tap in alone if alone[tap] > arena), key=lambda tap: -alone[tap])
     if large:
-        names = tensor_names(costs.model)[0]
+        names = tensor_names(costs.model)[MAIN]
         others = ", ".join(repr(names[tap]) for tap in large[1:4])
-        more = f", and so are {others}{' and others' if len(large) > 4 else ''}" if others else ""
+        more = f"; too large are also {others}" if others else ""
         raise ArenaExceeded(
             f"the tap {names[large[0]]!r} fits in no pass: it",
             alone[large[0]],

@@ -6,7 +6,7 @@ description of each output in the persistent section. Nothing else changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from layertap.arena.buffers import Buffer, aligned, live_bytes
@@ -132,14 +132,18 @@ def _sampled(scopes: Sequence[int]) -> list[int]:
     return list(dict.fromkeys([*scopes[::step], scopes[-1]]))
 
 
-def prices(model: TfliteModel, target: Target) -> list[Price]:
-    """What each tensor that the main subgraph computes costs as a tap, in graph order.
-
-    Raises CorruptModel.
-    """
+def prices(
+    model: TfliteModel, target: Target, wanted: Collection[int] | None = None
+) -> list[Price]:
+    """What each of the tensors ``wanted`` of the main subgraph, or with None each that it computes,
+    costs as a tap, in graph order. Raises CorruptModel."""
     costs = TapCosts(model, target)
     base = costs.map.arena
-    taps = [tap for tap in tap_graph(model).graph if tap.subgraph == MAIN]
+    taps = [
+        tap
+        for tap in tap_graph(model).graph
+        if tap.subgraph == MAIN and (wanted is None or tap.index in wanted)
+    ]
     sizes = {p.index: p.bytes for p in costs.map.placements if p.subgraph == MAIN}
     return [
         Price(

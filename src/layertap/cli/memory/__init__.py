@@ -11,7 +11,7 @@ import click
 
 from layertap.arena.boards import TARGETS, Board, board_names, load_board
 from layertap.arena.target import KERNELS, REFERENCE
-from layertap.cli.options import json_option
+from layertap.cli.options import json_option, taps_option
 from layertap.errors import LayertapError
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ DOES_NOT_FIT = 1
 @click.option("--svg", metavar="FILE", help="Write the arena over time as a picture.")
 @click.option("--flash-svg", metavar="FILE", help="Write the flash by layer as a picture.")
 @click.option("--html", metavar="FILE", help="Write one page with all of it.")
+@taps_option("Read these, too; with --arena, in as many passes as that takes.")
+@click.option("--arena", metavar="BYTES", help="The size that there is, as in 96K.")
+@click.option("--price", is_flag=True, help="What each tap adds to the arena.")
 @click.option("--optimize", is_flag=True, help="Find a layout that needs less of the arena.")
 @click.option("--share", type=click.Choice(SHARINGS), default="in-place", help="With --optimize.")
 @click.option("-o", "--output", metavar="FILE", help="Write the model with the better layout.")
@@ -57,6 +60,7 @@ def memory(
     \b
     layertap memory model.tflite --board arduino-nano-33-ble-sense
     layertap memory float.tflite int8.tflite --target cortex-m
+    layertap memory model.tflite --taps '*' --arena 96K
     """
     if list_boards:
         _list_boards(options)
@@ -67,6 +71,12 @@ def memory(
         raise click.UsageError("-o writes what --optimize finds; give that, too.", ctx)
     if other is not None:
         _compare(model, other, options)
+        return
+    if options["price"] or options["arena"]:
+        from layertap.cli.memory.tapping import price, split
+
+        tell = price if options["price"] else split
+        tell(model, _chip(options, None, None), options)
         return
     if options["optimize"]:
         from layertap.cli.memory.optimized import optimize
@@ -105,7 +115,7 @@ def _tell(path: str, options: Mapping[str, Any]) -> int:
     board = load_board(options["board"]) if options["board"] else None
     log = _log(options["log"]) if options["log"] else None
     chip = _chip(options, board, log)
-    found = layertap.memory(path, **chip)
+    found = layertap.memory(path, taps=options["taps"] or None, **chip)
     measured = None if log is None else _measured(found, log, chip)
     if measured is not None:
         found = measured.memory
@@ -173,7 +183,19 @@ def _compare(before: str, after: str, options: Mapping[str, Any]) -> None:
     from layertap.arena.difference import difference
     from layertap.cli.memory.changes import difference_json, tell_difference
 
-    single = ("optimize", "board", "log", "svg", "flash_svg", "html", "tensors", "layers")
+    single = (
+        "taps",
+        "arena",
+        "price",
+        "optimize",
+        "board",
+        "log",
+        "svg",
+        "flash_svg",
+        "html",
+        "tensors",
+        "layers",
+    )
     given = [f"--{name.replace('_', '-')}" for name in single if options[name]]
     if given:
         raise LayertapError(

@@ -14,7 +14,7 @@ from layertap.cli.table import Column, Table, printable
 from layertap.errors import LayertapError
 from layertap.shrink import Optimized
 
-_OTHERS = ("board", "log", "svg", "flash_svg", "html", "tensors", "layers")
+_OTHERS = ("taps", "board", "log", "svg", "flash_svg", "html", "tensors", "layers")
 
 _SHARED = (
     Column("operator"),
