@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 
 import layertap
 from layertap.arena.optimize import Layout
-from layertap.errors import CorruptModel, PlanError, RuntimeFailure, SourceError
+from layertap.errors import CorruptModel, FeedError, PlanError, RuntimeFailure, SourceError
 from layertap.runtimes.registry import Runtime
 from layertap.runtimes.tflm import TflmSession
 from layertap.runtimes.worker.process import Worker
@@ -186,6 +186,8 @@ def test_own_inputs() -> None:
     x = np.random.default_rng(0).normal(size=(7, SIZE // 4)).astype(np.float32)
     assert layertap.optimize(SIMPLE, x=x).verified == 7
     assert layertap.optimize(SIMPLE, x=iter([x[:1], x[1:2]])).verified == 2
+    with pytest.raises(FeedError):
+        layertap.optimize(SIMPLE, x=x[:, :3])
 
 
 @pytest.mark.slow
@@ -248,6 +250,45 @@ def test_known_values(micro: Micro, sharing: Any) -> None:
         name: known.oracle[name].tobytes() for name in known.outputs
     }
     everything_tapped(known.data, found.data, known.feed, micro)
+
+
+def loop() -> bytes:
+    """Four times round a loop: v becomes the exponential of its half's negative."""
+
+    def tensors(*more: TensorSpec) -> list[TensorSpec]:
+        return [TensorSpec("i", (1,), "int32"), TensorSpec("v", (1, SIZE // 4)), *more]
+
+    values = {name: TensorSpec(name, (1, SIZE // 4)) for name in ("halves", "negative", "power")}
+    one = TensorSpec("one", (1,), "int32", np.ones(1, np.int32))
+    four = TensorSpec("four", (1,), "int32", np.full(1, 4, np.int32))
+    half = TensorSpec("half", (1,), data=np.full(1, 0.5, np.float32))
+    count, go = TensorSpec("count", (1,), "int32"), TensorSpec("go", (1,), "bool")
+    main = SubgraphSpec(
+        tensors(*(TensorSpec(f"{t.name}'", t.shape, t.dtype) for t in tensors()), half),
+        [0, 1],
+        [3],
+        [OperatorSpec("WHILE", [0, 1], [2, 3], {0: 1, 1: 2})],
+    )
+    cond = SubgraphSpec(tensors(four, go), [0, 1], [3], [OperatorSpec("LESS", [0, 2], [3])])
+    steps = [OperatorSpec("ADD", [0, 2], [3]), OperatorSpec("MUL", [1, 4], [5])]
+    steps += [OperatorSpec("NEG", [5], [6]), OperatorSpec("EXP", [6], [7])]
+    body = SubgraphSpec(tensors(one, count, half, *values.values()), [0, 1], [3, 7], steps)
+    return write_tflite(main, cond, body)
+
+
+@pytest.mark.slow
+def test_results_in_place_within_a_loop(micro: Micro) -> None:
+    data = loop()
+    found = layertap.optimize(data, verify=False)
+    assert found.after.arena.head < found.before.arena.head
+    assert {shared.subgraph for shared in found.layout.shared} == {2}
+    v = np.linspace(-1, 1, SIZE // 4, dtype=np.float32)[None]
+    feed = {"i": np.zeros(1, np.int32), "v": v}
+    (value,) = micro.run(found.data, feed).values()
+    assert micro.run(data, feed) == {"v'": value}
+    for _ in range(4):
+        v = np.exp(-0.5 * v)
+    np.testing.assert_allclose(np.frombuffer(value, np.float32), v[0], rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -20,7 +20,14 @@ from layertap.arena.target import REFERENCE, load_target
 from layertap.core.captures import Run
 from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.feeds import InputSpec
-from layertap.errors import MissingRuntime, PlanError, RunError, RuntimeFailure, SourceError
+from layertap.errors import (
+    FeedError,
+    MissingRuntime,
+    PlanError,
+    RunError,
+    RuntimeFailure,
+    SourceError,
+)
 from layertap.runtimes.tflm import TflmSession
 from layertap.tflite.edit import OFFLINE_PLAN
 from layertap.tflite.model import TfliteModel, parse
@@ -95,7 +102,7 @@ def optimize(
     handed out only if every output is the same, unless ``verify`` is False.
 
     Raises SourceError or CorruptModel, PlanError for a model whose layout is not ours to change,
-    RuntimeFailure if the new model gives other values.
+    FeedError for ``x`` that does not fit, RuntimeFailure if the new model gives other values.
     """
     path = None if isinstance(source, bytes) else Path(source)
     data = source if isinstance(source, bytes) else _read(Path(source))
@@ -144,6 +151,8 @@ def _verified(old: bytes, new: bytes, x: Any) -> tuple[int, str]:
         try:
             expected = models[0].capture(feed, taps=_outputs(models[0]))
         except (MissingRuntime, RunError) as error:
+            if x is not None and isinstance(error, FeedError):
+                raise
             return 0, error.message
         found = models[1].capture(feed, taps=_outputs(models[1]))
         _compare(expected, found)
