@@ -16,7 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 HERE = Path(__file__).parent
-MODULES = ("import_cost", "torch_overhead", "keras_overhead", "store_throughput")
+MODULES = (
+    "import_cost",
+    "torch_overhead",
+    "keras_overhead",
+    "tensorflow_overhead",
+    "store_throughput",
+)
 MODULES += ("arena_optimize",)
 PACKAGES = ("layertap", "numpy", "torch", "tensorflow", "keras", "zarr", "captum")
 PACKAGES += ("nnsight", "torchlens", "pyarrow")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from layertap.runtimes.tensorflow.opened import Opened
 from layertap.runtimes.tensorflow.writes import HANDING_ON, writes
 from layertap.runtimes.tfgraph.accumulate import Place
 from layertap.runtimes.tfgraph.classic import Contexts, contexts_of
-from layertap.runtimes.tfgraph.infer import Path, Type, Types, infer, through
+from layertap.runtimes.tfgraph.infer import Path, Shape, Type, Types, infer, through
 from layertap.runtimes.tfgraph.order import in_order
 from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope
 
@@ -69,13 +69,19 @@ def catalog(opened: Opened, batching: Batching) -> Catalog:
 def trials(opened: Opened, batching: Batching) -> tuple[Types, Types]:
     """Types of all tensors for two batch sizes."""
     try:
-        return _trial(opened, batching, 0, True), _trial(opened, batching, 1, True)
+        return _trials(opened, batching, free=True)
     except CorruptModel:
         # Sizes that the graph leaves open may have to fit together in ways that only it knows.
-        return _trial(opened, batching, 0, False), _trial(opened, batching, 1, False)
+        return _trials(opened, batching, free=False)
 
 
-def _trial(opened: Opened, batching: Batching, number: int, free: bool) -> Types:
+def _trials(opened: Opened, batching: Batching, *, free: bool) -> tuple[Types, Types]:
+    shapes = [[batching.trial(one, i, free=free) for one in opened.inputs] for i in (0, 1)]
+    first = _trial(opened, shapes[0])
+    return first, first if shapes[0] == shapes[1] else _trial(opened, shapes[1])
+
+
+def _trial(opened: Opened, shapes: Sequence[Shape | None]) -> Types:
     known = {
         name: Type(tf.resource, (), (variable.dtype, variable.shape))
         for name, variable in opened.variables.items()
@@ -83,8 +89,8 @@ def _trial(opened: Opened, batching: Batching, number: int, free: bool) -> Types
     for name, tensor in opened.passed.items():
         shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
         known[name] = Type(tensor.dtype, shape)
-    for one in opened.inputs:
-        known[one.node] = Type(one.dtype, batching.trial(one, number, free=free))
+    for one, shape in zip(opened.inputs, shapes, strict=True):
+        known[one.node] = Type(one.dtype, shape)
     return infer(opened.scope, known, opened.versions)
 
 
