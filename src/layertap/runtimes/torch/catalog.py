@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -56,10 +56,16 @@ _training: Callable[[nn.Module], bool] = attrgetter("training")
 
 _INDIFFERENT = frozenset({
     nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Linear, nn.Embedding,
+    nn.modules.linear.NonDynamicallyQuantizableLinear,
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid,
     nn.Softmax, nn.LayerNorm, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
 })  # fmt: skip
 """Types that do the same in training and out of it. Asking the others is what each pass does."""
+
+
+def modes(modules: Iterable[nn.Module]) -> list[bool]:
+    """Which of them are in training mode."""
+    return list(map(_training, modules))
 
 
 class Catalog:
@@ -81,15 +87,14 @@ class Catalog:
                 self.aliases[name] = known
             elif _has_forward(module):
                 self.slots.append(Slot(len(self.slots), name, module))
-        modules = [slot.module for slot in self.slots]
-        self._moody = [module for module in modules if type(module) not in _INDIFFERENT]
+        self._moody = [slot for slot in self.slots if type(slot.module) not in _INDIFFERENT]
         for slot in self.slots:
             if isinstance(slot.module, nn.TransformerEncoderLayer):
                 self.fused.update(slot.module.modules())
 
-    def modes(self) -> list[bool]:
-        """Which of the modules that may go by it are in training mode."""
-        return list(map(_training, self._moody))
+    def moody(self, without: Container[int] = ()) -> list[nn.Module]:
+        """The modules that may go by whether they are in training, less some slots."""
+        return [slot.module for slot in self._moody if slot.index not in without]
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Parameters and buffers under their first names."""

@@ -28,7 +28,7 @@ from layertap.core.graph import TapPoint
 from layertap.core.protocols import Emit
 from layertap.errors import RuntimeFailure, Untappable
 from layertap.runtimes.torch.arrays import to_array
-from layertap.runtimes.torch.catalog import Catalog
+from layertap.runtimes.torch.catalog import Catalog, modes
 from layertap.runtimes.torch.feeding import Arguments, look
 from layertap.runtimes.torch.intercept import Interception, Listener, Wrap
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
@@ -257,6 +257,8 @@ class TapPass:
         self.taps = taps
         self.recorder = Recorder(network.catalog, taps, keys, traced)
         self.static = traced.static
+        stops = self.recorder.last >= 0
+        self.moody = network.catalog.moody(traced.later_than(keys) if stops else ())
         self.quiet: set[object] = set()
         self.input_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == INPUT}
         self.output_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == OUTPUT}
@@ -270,11 +272,11 @@ class TapPass:
                 emit(tap, arrays.pop(number))
 
     def _read(self, feed: Feed) -> dict[int, Array]:
-        modes = self.network.catalog.modes()
-        if modes != self.learned:
+        now = modes(self.moody)
+        if now != self.learned:
             self.quiet.clear()
             arrays = self._learn(feed)
-            self.learned = modes
+            self.learned = now
         elif (like := look(feed)) in self.quiet:
             self._execute(feed)
             arrays = self._settle(feed) if self.recorder.moved() else self.recorder.take()

@@ -19,7 +19,7 @@ from layertap.core.graph import TapPoint
 from layertap.core.protocols import Capabilities, Json, Pass
 from layertap.errors import FeedError, RunError, SourceError, Untappable
 from layertap.runtimes.torch.arrays import to_array
-from layertap.runtimes.torch.catalog import Catalog, is_compiled
+from layertap.runtimes.torch.catalog import Catalog, is_compiled, modes
 from layertap.runtimes.torch.feeding import Arguments, count_samples, look
 from layertap.runtimes.torch.intercept import Interception
 from layertap.runtimes.torch.passes import TapPass
@@ -117,7 +117,7 @@ class TorchSession:
         """The graph for feeds like this one, from one call with fake tensors, which computes
         nothing; from a real one where the module's control flow depends on values."""
         self.check_open()
-        like = look(feed), self.catalog.modes()
+        like = look(feed), modes(self.catalog.moody())
         if like != self._traced_for:
             self.traced = self._trace_fake(feed) or self._trace_real(feed)
             self._traced_for = like

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -69,6 +69,8 @@ class Traced:
     once: modules (by slot) that were called exactly once.
     final: the value that a module returned last, where the network returns that very tensor.
     static: control flow does not depend on values, since fake tensors have none.
+    entered: modules (by slot) in the order of their first calls.
+    progress: how many of them had been called when a value appeared.
     """
 
     graph: TorchGraph
@@ -77,6 +79,14 @@ class Traced:
     once: frozenset[int] = frozenset()
     final: Key | None = None
     static: bool = False
+    entered: Sequence[int] = ()
+    progress: Mapping[Key, int] = field(default_factory=dict)
+
+    def later_than(self, keys: Iterable[Key]) -> frozenset[int]:
+        """Modules that are called only after all values at ``keys`` have appeared."""
+        end = len(self.entered)
+        last = max((self.progress.get(key, end) for key in keys), default=end)
+        return frozenset(self.entered[last:]) if self.static else frozenset()
 
 
 class Names:
@@ -200,6 +210,8 @@ class Tracer:
         self.calls = [0] * len(catalog.slots)
         self.writes = Writes()
         self.moments: dict[Key, tuple[torch.Tensor, int]] = {}
+        self.entered: dict[int, None] = {}
+        self.progress: dict[Key, int] = {}
         self.operands: dict[tuple[int, int], tuple[str, ...]] = {}
         self.producers: dict[int, tuple[str, torch.Tensor]] = {}
 
@@ -219,6 +231,7 @@ class Tracer:
     def _enter(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         call = self.calls[slot.index]
         self.calls[slot.index] += 1
+        self.entered[slot.index] = None
         operands: list[str] = []
         for suffix, leaf in argument_leaves(args, kwargs):
             key, wanted = Key(slot.index, call, suffix), f"{base_name(slot, call)}:{suffix}"
@@ -227,6 +240,7 @@ class Tracer:
                 key, wanted, "argument", slot.op, leaf, self.samples, producer
             )
             self.moments[key] = leaf, self.writes.clock
+            self.progress[key] = len(self.entered)
             operands.extend(producer or (name,))
             if not producer:
                 self.producers[id(leaf)] = name, leaf
@@ -260,6 +274,8 @@ class Tracer:
             traced,
             overwritten=frozenset(late),
             once=once,
+            entered=tuple(self.entered),
+            progress=self.progress,
             final=final,
             static=self.static,
         )
@@ -283,6 +299,7 @@ class Tracer:
         name = self.builder.add_tensor(key, wanted, kind, op, tensor, self.samples, operands)
         self.producers[id(tensor)] = name, tensor
         self.moments[key] = tensor, self.writes.clock
+        self.progress[key] = len(self.entered)
 
 
 def base_name(slot: Slot, call: int) -> str:
