@@ -54,7 +54,13 @@ _users = 0
 _originals: list[tuple[Any, str, Callable[..., Any]]] = []
 
 LOOPS: list[tuple[Any, str, Wrapper]] = []
-"""What a backend loops with: whose attribute to replace, its name, and the replacement's maker."""
+"""What a backend loops with, and what else of it is replaced: whose attribute, its name, and the
+replacement's maker."""
+
+
+def is_heard() -> bool:
+    """Whether somebody listens to this thread."""
+    return bool(_thread.listeners)
 
 
 @contextmanager

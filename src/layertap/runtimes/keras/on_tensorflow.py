@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.autograph.core import ag_ctx
 
 from layertap.core.dtypes import Array
 from layertap.errors import LayertapError
@@ -20,7 +21,7 @@ from layertap.runtimes.keras.engine import (
     call_abstractly,
     in_order,
 )
-from layertap.runtimes.keras.intercept import LOOPS
+from layertap.runtimes.keras.intercept import LOOPS, is_heard
 from layertap.runtimes.keras.recorder import Recorder, Value
 from layertap.runtimes.keras.recurrent import Loop, heard_loop
 from layertap.runtimes.keras.tf_loops import Places, brought_out
@@ -189,6 +190,30 @@ def _while_with_states(
     return tuple(results)
 
 
+_Function = type(tf.function(lambda: None))
+
+
+def _inlined(original: Any) -> Any:
+    """``tf.function``'s call, which in a trace that is listened to runs the Python function: traced
+    anew, in the graph of the model, what is inside of it can be heard and read."""
+
+    @wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        plain = type(self) is _Function and self.input_signature is None
+        if not plain or not is_heard() or tf.executing_eagerly() or self._jit_compile:
+            return original(self, *args, **kwargs)
+        function = self.python_function
+        if self._autograph:
+            with ag_ctx.ControlStatusCtx(status=ag_ctx.Status.ENABLED):
+                context = tf.__internal__.autograph.control_status_ctx()
+                function = tf.__internal__.autograph.tf_convert(function, context)
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
+
+
 LOOPS.append((tf, "while_loop", partial(heard_loop, with_states=_while_with_states)))
+LOOPS.append((_Function, "__call__", _inlined))
 
 ENGINE = TensorFlow()
