@@ -58,3 +58,15 @@ def test_the_arena_with_taps(cli, cli_json, int8_model) -> None:
         assert "--svg does not go with" in result.stderr
     result = cli("memory", int8_model, int8_model, "--taps", "pool")
     assert "--taps is about one model" in result.stderr
+
+
+def test_capture_in_passes_planned_for_a_chip(cli_json, cli, int8_model, tmp_path) -> None:
+    together = layertap.memory(int8_model, "cortex-m", taps="*").arena.minimum
+    arguments = ["--random", 0, "--runtime", "tflm", "--taps", "*", "--target", "cortex-m"]
+    path = tmp_path / "run.zarr"
+    arguments += ["--arena", together - 16, "-o", path]
+    assert cli("capture", int8_model, *arguments).exit_code == 0
+    facts = layertap.load(path).provenance
+    assert facts["planned_for"] == {"target": "cortex-m", "arena": together - 16}
+    result = cli("capture", int8_model, "--random", 0, "--runtime", "tflm", "--target", "ilp32")
+    assert "--arena" in result.stderr

@@ -72,7 +72,7 @@ def _check(costs: TapCosts, wanted: Sequence[int], arena: int) -> None:
             "the model, without any tap,",
             base,
             arena,
-            hint="give more, or make the model's arena smaller",
+            hint="give more, or find a better layout with layertap memory --optimize",
         )
     tapped(costs.model, wanted)
     alone = {tap: costs.minimum([tap]) for tap in wanted}

@@ -11,7 +11,7 @@ import click
 
 from layertap.errors import LayertapError
 
-_ARGUMENT = re.compile(r"\b(runtime|kernels|arena|allow_code|batch_size|budget)=([\w.\"']+)")
+_ARGUMENT = re.compile(r"\b(runtime|kernels|arena|target|allow_code|batch_size|budget)=([\w.\"']+)")
 """Arguments of the Python interface in hints, which are options here."""
 
 

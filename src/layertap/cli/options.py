@@ -39,6 +39,7 @@ runtime_options = _all(
     click.option("--runtime", metavar="NAME", help="keras, torch, litert or tflm."),
     click.option("--kernels", metavar="NAME", help="litert: default, builtin or reference."),
     click.option("--arena", metavar="BYTES", help="tflm: size of the arena, as in 96K."),
+    click.option("--target", metavar="NAME", help="tflm: the chip that --arena is of."),
     click.option(
         "--depth",
         type=click.Choice(["layers", "ops"]),
@@ -90,7 +91,7 @@ input_options = _all(
 def runtime_choice(given: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """The runtime's name and the options for :func:`layertap.open`. Raises SourceError."""
     options: dict[str, Any] = {}
-    for name in ("kernels", "arena"):
+    for name in ("kernels", "arena", "target"):
         if given[name] is not None:
             options[name] = given[name]
     if given["depth"] != "layers":  # other runtimes have but one
