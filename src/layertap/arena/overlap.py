@@ -22,6 +22,9 @@ from layertap.tflite.model import Operator, Subgraph, Tensor
 _VALID = 1
 """The other padding, 0, is "same". Source: tensorflow/lite/schema/schema.fbs, Padding."""
 
+_MOST = 1 << 22
+"""Pixels of a result, each of which is looked at."""
+
 _TYPES = frozenset({"float32", "int8", "int16"})
 
 
@@ -73,7 +76,7 @@ def window_distance(graph: Subgraph, operator: Operator) -> int | None:
     """Bytes by which the first operand of ``operator`` must start above its result, None where
     nothing is known."""
     fields, options = WINDOWS.get(operator.name), operator.settings.table
-    if fields is None or options is None or len(operator.inputs) < 1:
+    if fields is None or options is None or not operator.inputs or operator.inputs[0] < 0:
         return None
     operand, result = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
     if operand.dtype != result.dtype or operand.dtype not in _TYPES:
@@ -82,7 +85,8 @@ def window_distance(graph: Subgraph, operator: Operator) -> int | None:
     valid = options.number(fields.padding, packer.int8) == _VALID
     if axes is None or not all(axis.fits(valid) for axis in axes):
         return None
-    if operand.shape[0] != result.shape[0]:
+    images = result.shape[0]
+    if operand.shape[0] != images or not 0 < images * result.shape[1] * result.shape[2] <= _MOST:
         return None
     return _distance(operand, result, *axes)
 
