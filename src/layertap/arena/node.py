@@ -75,9 +75,10 @@ class Temporary(NamedTuple):
 
 
 class Persistent(NamedTuple):
-    """A kernel keeps so many bytes."""
+    """A kernel keeps so many bytes, ``count`` times."""
 
     bytes: int
+    count: int = 1
 
 
 class Request(NamedTuple):
@@ -133,9 +134,10 @@ class Node:
             if cell is not None:
                 self.events.append(Temporary(cell))
 
-    def keep(self, size: int) -> None:
-        """Ask for ``size`` bytes of the persistent section."""
-        self.events.append(Persistent(self._sane(size)))
+    def keep(self, size: int, count: int = 1) -> None:
+        """Ask for ``size`` bytes of the persistent section, ``count`` times."""
+        self._sane(size * count)
+        self.events.append(Persistent(self._sane(size), count))
 
     def scratch(self, size: int) -> None:
         """Ask for ``size`` bytes while the operator runs."""

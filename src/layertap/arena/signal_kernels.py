@@ -87,9 +87,7 @@ def _rings(node: Node, capacity: int) -> None:
     count = node.input(0).elements // inner
     node.keep(node.target.pointer * count)
     node.keep(node.target.pointer * count)
-    size = _ring(node, capacity)
-    for _ in range(count):
-        node.keep(size)
+    node.keep(_ring(node, capacity), count)
 
 
 def _delay(node: Node) -> None:
@@ -116,8 +114,7 @@ def _overlap_add(node: Node) -> None:
         raise node.refuse(f"gets a tensor of shape {list(shape)}")
     count = node.input(0).elements // (shape[-1] * shape[-2])
     node.keep(node.target.pointer * count)
-    for _ in range(count):
-        node.keep(shape[-1] * _WIDTHS[_fft_type(node)])
+    node.keep(shape[-1] * _WIDTHS[_fft_type(node)], count)
 
 
 def _stacker_init(node: Node) -> None:

@@ -34,11 +34,13 @@ class Tail:
     used: int = 0
     parts: dict[str, list[int]] = field(default_factory=dict)
 
-    def take(self, part: str, size: int, alignment: int = ALIGNMENT) -> None:
+    def take(self, part: str, size: int, alignment: int = ALIGNMENT, count: int = 1) -> None:
+        if not count:
+            return
         before = self.used
-        self.used = aligned(self.used + size, alignment)
+        self.used = aligned(self.used + size, alignment) + (count - 1) * aligned(size, alignment)
         entry = self.parts.setdefault(part, [0, 0])
-        entry[0] += 1
+        entry[0] += count
         entry[1] += self.used - before
         self.needs.persistent(self.used)
 
@@ -122,8 +124,8 @@ def _kernels(tail: Tail, prepared: Prepared) -> None:
 def _follow(tail: Tail, part: str, events: Sequence[Event]) -> None:
     for event in events:
         match event:
-            case Persistent(size):
-                tail.take(part, size)
+            case Persistent(size, count):
+                tail.take(part, size, count=count)
             case Temporary(cell):
                 for size, alignment in _description(tail.target, cell.tensor.channels):
                     tail.needs.temporary(size, alignment, tail.used)
