@@ -23,7 +23,7 @@ MODULES = (
     "tensorflow_overhead",
     "store_throughput",
 )
-MODULES += ("arena_optimize",)
+MODULES += ("arena_optimize", "arena_speed")
 PACKAGES = ("layertap", "numpy", "torch", "tensorflow", "keras", "zarr", "captum")
 PACKAGES += ("nnsight", "torchlens", "pyarrow")
 LIMIT_SECONDS = 1800
