@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,66 @@ class TestKeras(RuntimeSuite):
 
     def random_cases(self) -> st.SearchStrategy[Case]:
         return networks()
+
+
+DENSE = {
+    "tensorflow": ("MatMul", "BiasAdd", "Tanh"),
+    "jax": ("dot_general", "add", "tanh"),
+    "torch": ("matmul", "add", "tanh"),
+}[BACKEND]
+ADD = {"tensorflow": "AddV2", "jax": "add", "torch": "add"}[BACKEND]
+
+
+def dense_values(name: str, layer: Any, x: Any) -> dict[str, Any]:
+    """Each operation of a dense layer on this backend, computed by NumPy."""
+    kernel, bias = numpy(layer.kernel), numpy(layer.bias)
+    results = (x @ kernel, x @ kernel + bias, np.tanh(x @ kernel + bias))
+    values = {f"{name}/{op}": value for op, value in zip(DENSE, results, strict=True)}
+    if BACKEND == "jax":
+        values[f"{name}/broadcast_in_dim"] = bias[None]
+    return {**values, name: results[-1]}
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> Case:
+    """Dense layers, some of them shared, and sums; the oracle has every operation."""
+    keras.utils.clear_session()
+    start = keras.initializers.GlorotUniform(seed=draw(st.integers(0, 99)))
+    dense = [L.Dense(3, "tanh", kernel_initializer=start, name=f"d{i}") for i in range(3)]
+    x = normal(np.random.default_rng(draw(st.integers(0, 99))), draw(st.integers(2, 4)), 3)
+    inputs = tensor = keras.Input((3,), name="x")
+    value, oracle, calls = x, {}, [0, 0, 0]
+    for i, which in enumerate([*draw(st.lists(st.integers(0, 2), min_size=1, max_size=4)), 0]):
+        name = f"d{which}@{calls[which]}" if calls[which] else f"d{which}"
+        calls[which] += 1
+        before, tensor = tensor, dense[which](tensor)
+        oracle |= dense_values(name, dense[which], value)
+        old, value = value, oracle[name]
+        if draw(st.booleans()):
+            tensor, value = L.Add(name=f"sum{i}")([before, tensor]), old + value
+            oracle |= {f"sum{i}/{ADD}": value, f"sum{i}": value}
+    net = keras.Model(inputs, tensor)
+    run, last = compiled(net), list(oracle)[-1]
+    return Case(
+        source=net,
+        feed={"x": x},
+        oracle=oracle,
+        outputs=lambda: {last: run([x])[0]},
+        fingerprint=lambda: [numpy(v).tobytes() for v in net.variables],
+        options={"depth": "ops"},
+    )
+
+
+class TestKerasOperations(TestKeras):
+    """The same, at the depth of single operations."""
+
+    examples = 6 if BACKEND == "tensorflow" else 3
+    isolation = TestKeras.isolation.replace("open(net)", 'open(net, depth="ops")').replace(
+        "== 1", "== 3 + (keras.backend.backend() == 'jax')"
+    )
+
+    def make_case(self) -> Case:
+        return replace(super().make_case(), options={"depth": "ops"})
+
+    def random_cases(self) -> st.SearchStrategy[Case]:
+        return chains()
