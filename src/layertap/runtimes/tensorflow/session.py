@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from layertap.core.protocols import Capabilities, Emit, Json, Pass
 from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure, Untappable
 from layertap.runtimes.tensorflow.batching import Batching, batching
 from layertap.runtimes.tensorflow.catalog import Catalog, catalog
+from layertap.runtimes.tensorflow.export import extractor, save
 from layertap.runtimes.tensorflow.live import Untraced, brief
 from layertap.runtimes.tensorflow.opened import Input, Opened
 from layertap.runtimes.tensorflow.reading import Reading, Starter
@@ -60,7 +62,9 @@ class TensorFlowSession:
     def inputs(self) -> Sequence[InputSpec]:
         if isinstance(self._source, Untraced):
             return self._source.inputs
-        return [self._batching.spec(one) for one in self._fed()]
+        # As the source declares them, not as the latest example has filled them in.
+        declared = () if self._source is None else self._source.inputs
+        return [self._batching.spec(one) for one in declared]
 
     @property
     def capabilities(self) -> Capabilities:
@@ -108,6 +112,16 @@ class TensorFlowSession:
                 )
         computed = [tap for tap in taps if tap.kind != "input"]
         return partial(self._run, tuple(taps), computed, {})
+
+    def export(self, taps: Sequence[TapPoint], to: Path | None, /, *, whole: bool) -> Any:
+        """A module with copies of the variables; or, written to ``to``, a SavedModel folder."""
+        self._check_open()
+        assert self._opened is not None
+        made = extractor(self._opened, self._catalog, taps, whole=whole)
+        if to is None:
+            return made
+        save(made, to)
+        return to
 
     def close(self) -> None:
         self._source = self._opened = None
@@ -180,8 +194,8 @@ class TensorFlowSession:
         return Reading(self._opened, self._catalog, taps, fed, self._starter)
 
     def _samples(self, arrays: Mapping[str, Array]) -> int:
-        counted = (arrays[one.name] for one in self._fed() if self._batching.counts(one))
-        return next((len(array) for array in counted), 1)
+        counted = (one.name for one in self._fed() if self._batching.counts(one))
+        return next((len(arrays[name]) for name in counted if name in arrays), 1)
 
     def _ranked(self, arrays: Mapping[str, Array]) -> Opened:
         """The graph with ranks for inputs of unknown rank, as they are fed."""
