@@ -4,7 +4,6 @@ import random
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -211,13 +210,3 @@ def test_damaged_files_end_in_an_error_or_a_map() -> None:
         maps += 1
         assert 0 < found.arena.used <= found.arena.minimum < 1 << 31
     assert 500 < maps < 5500
-
-
-def test_memory_reads_files(tmp_path: Path) -> None:
-    path = tmp_path / "m.tflite"
-    path.write_bytes(chain())
-    assert memory(path).arena == memory(str(path)).arena == memory(chain()).arena
-    assert memory(path, taps="t1").arena == memory(with_outputs(chain(), [1])).arena
-    assert memory(path, "cortex-m", recording=True).arena.tail > memory(path, "cortex-m").arena.tail
-    with pytest.raises(LayertapError, match="cannot be read"):
-        memory(tmp_path / "absent.tflite")

@@ -75,10 +75,10 @@ class Temporary(NamedTuple):
 
 
 class Persistent(NamedTuple):
-    """A kernel keeps so many bytes, ``count`` times."""
+    """A kernel keeps so many bytes, so many times."""
 
     bytes: int
-    count: int = 1
+    times: int = 1
 
 
 class Request(NamedTuple):
@@ -134,10 +134,10 @@ class Node:
             if cell is not None:
                 self.events.append(Temporary(cell))
 
-    def keep(self, size: int, count: int = 1) -> None:
-        """Ask for ``size`` bytes of the persistent section, ``count`` times."""
-        self._sane(size * count)
-        self.events.append(Persistent(self._sane(size), count))
+    def keep(self, size: int, times: int = 1) -> None:
+        """Ask for ``size`` bytes of the persistent section, ``times`` times."""
+        self._sane(size * times)
+        self.events.append(Persistent(self._sane(size), times))
 
     def scratch(self, size: int) -> None:
         """Ask for ``size`` bytes while the operator runs."""

@@ -20,6 +20,10 @@ from layertap.tflite.model import Subgraph, TfliteModel
 _INT_ARRAY = 4
 """Bytes of an empty TfLiteIntArray, and of each of its entries."""
 
+_NOTES = {
+    "resource variables": "room for those that the model names; an application may ask for more"
+}
+
 Layout = Sequence[Sequence[int | None]]
 """Offsets that the model brings along, by subgraph and tensor; empty without."""
 
@@ -49,7 +53,10 @@ class Tail:
         self.take(part, size * count, alignment)
 
     def sections(self) -> tuple[Section, ...]:
-        return tuple(Section(name, count, size) for name, (count, size) in self.parts.items())
+        return tuple(
+            Section(name, count, size, _NOTES.get(name, ""))
+            for name, (count, size) in self.parts.items()
+        )
 
 
 def build_tail(
@@ -124,8 +131,8 @@ def _kernels(tail: Tail, prepared: Prepared) -> None:
 def _follow(tail: Tail, part: str, events: Sequence[Event]) -> None:
     for event in events:
         match event:
-            case Persistent(size, count):
-                tail.take(part, size, count=count)
+            case Persistent(size, times):
+                tail.take(part, size, count=times)
             case Temporary(cell):
                 for size, alignment in _description(tail.target, cell.tensor.channels):
                     tail.needs.temporary(size, alignment, tail.used)
