@@ -6,6 +6,7 @@ Source of the list of operators: tflite-micro, python/tflite_micro/python_ops_re
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,10 +21,12 @@ from layertap.arena.mapping import memory_map, tapped
 from layertap.arena.memory_map import MemoryMap
 from layertap.arena.minimum import Needs
 from layertap.arena.target import load_target
+from layertap.errors import CorruptModel
 from layertap.testing.micro_cases import layer_cases
 from layertap.testing.micro_graphs import graph_cases
 from layertap.tflite.edit import with_outputs
 from layertap.tflite.model import TfliteModel, parse
+from layertap.tflite.relayout import with_layout
 
 pytest.importorskip("tflite_micro")
 pytestmark = pytest.mark.slow
@@ -162,6 +165,29 @@ def test_the_smallest_arena_of_each_operator(
     assert check_minimum(wheel, CASES[case](), monkeypatch) or overwritten
 
 
+LAID_OUT = """
+    ADD_float32 SVDF_float32 WHILE CONV_2D_int4 UNIDIRECTIONAL_SEQUENCE_LSTM_int8 MEAN_int8
+"""
+
+
+@pytest.mark.parametrize("case", LAID_OUT.split())
+@pytest.mark.parametrize("every", [1, 2])
+def test_models_with_a_layout(
+    wheel: Wheel, case: str, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tensor, or each second one, at an offset of its own, variables too."""
+    data = CASES[case.replace("_float32", " float32").replace("_int", " int")]()
+    model = parse(data)
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    offsets = [
+        None if tensor.data or number % every else 512 * number
+        for number, tensor in enumerate(tensors)
+    ]
+    laid_out = with_layout(data, offsets)
+    check_sizes(wheel, laid_out)
+    assert check_minimum(wheel, laid_out, monkeypatch)
+
+
 def shared_models(shared: Path) -> list[Path]:
     found = sorted((shared / "models").glob("*/*.tflite"))
     assert len(found) == 12
@@ -208,3 +234,30 @@ def test_the_place_of_each_tensor(wheel: Wheel, shared: Path) -> None:
                 assert offset - start in hits, (path.name, tensor)
                 told += hits == [offset - start]
     assert told > 50
+
+
+def mutants(whole: bytes, count: int) -> Iterator[bytes]:
+    """``whole`` with a byte flipped, or a number replaced by another small one."""
+    rng = random.Random(len(whole))
+    for _ in range(count):
+        data = bytearray(whole)
+        at = rng.randrange(8, len(data))
+        data[at] = rng.choice([0, 1, 2, 3, 5, 9, rng.randrange(256)])
+        yield bytes(data)
+
+
+def test_damaged_models_have_no_figures_that_only_look_true(wheel: Wheel) -> None:
+    """Whatever both take has the same sizes, though nobody meant such a model."""
+    target, same = load_target("host"), 0
+    for make in CASES.values():
+        for data in mutants(make(), 8):
+            try:
+                arena = memory_map(parse(data), target).arena
+            except CorruptModel:
+                continue
+            if arena.exact and arena.minimum < LARGE:
+                truth = wheel.ask(data, max(2 * arena.minimum, GENEROUS))
+                if "total" in truth:
+                    assert (truth["head"], truth["tail"]) == (arena.head, arena.tail), truth["log"]
+                    same += 1
+    assert same > 500

@@ -305,9 +305,18 @@ def _depth_to_space(node: Node) -> None:
 
 
 def _l2_pool(node: Node) -> None:
-    """l2_pool_2d.cc; the new shape is the one in the file, or the kernel would overrun it."""
+    """l2_pool_2d.cc; the shape is worked out anew, whatever the file says. Padding 0 is SAME."""
     node.look("o0 i0")
-    node.own_shape(node.output())
+    source, output = node.input(0), node.output()
+    if source.rank != 4 or output.rank != 4:
+        raise node.refuse("takes and gives four dimensions")
+    same = node.operator.settings.number(0, 1) == 0
+    sizes = []
+    for axis, stride_at, window_at in ((1, 2, 4), (2, 1, 3)):
+        stride = node.operator.settings.number(stride_at)
+        window = 1 if same else node.operator.settings.number(window_at)
+        sizes.append((source.shape[axis] + stride - window) // stride if stride else 0)
+    node.own_shape(output, (source.shape[0], *sizes, source.shape[3]))
 
 
 def _gather(node: Node) -> None:
