@@ -16,7 +16,14 @@ from hypothesis import HealthCheck, given, settings
 
 import layertap
 from layertap.arena.optimize import Layout
-from layertap.errors import CorruptModel, FeedError, PlanError, RuntimeFailure, SourceError
+from layertap.errors import (
+    CorruptModel,
+    FeedError,
+    PlanError,
+    RuntimeFailure,
+    SourceError,
+    StoreError,
+)
 from layertap.runtimes.registry import Runtime
 from layertap.runtimes.tflm import TflmSession
 from layertap.runtimes.worker.process import Worker
@@ -215,9 +222,9 @@ def test_writing(tmp_path: Path) -> None:
     assert target.read_bytes() == found.data
     assert target.stat().st_mode == source.stat().st_mode
     for same in (source, tmp_path / "." / "model.tflite"):
-        with pytest.raises(SourceError, match="is the model itself"):
+        with pytest.raises(StoreError, match="is the model itself"):
             found.write(same)
-    with pytest.raises(SourceError, match="cannot be written"):
+    with pytest.raises(StoreError, match="cannot be written"):
         found.write(tmp_path / "missing" / "new.tflite")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.tflite", "new.tflite"]
 
@@ -230,7 +237,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(SourceError, match="No space left"):
+    with pytest.raises(StoreError, match="No space left"):
         layertap.optimize(SIMPLE, verify=False).write(target)
     assert [path.name for path in tmp_path.iterdir()] == ["new.tflite"]
     assert target.read_bytes() == b"old"

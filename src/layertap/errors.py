@@ -88,7 +88,7 @@ class RuntimeFailure(RunError):
 
 
 class StoreError(LayertapError):
-    """A run on disk cannot be written or read."""
+    """A run or a model cannot be written to disk, or a run not read."""
 
 
 class WireError(LayertapError):

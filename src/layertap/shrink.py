@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,13 +18,14 @@ from layertap.arena.target import REFERENCE, load_target
 from layertap.core.captures import Run
 from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.feeds import InputSpec
+from layertap.core.files import read_whole, write_whole
 from layertap.errors import (
     FeedError,
     MissingRuntime,
     PlanError,
     RunError,
     RuntimeFailure,
-    SourceError,
+    StoreError,
 )
 from layertap.runtimes.tflm import TflmSession
 from layertap.tflite.edit import OFFLINE_PLAN
@@ -66,19 +65,14 @@ class Optimized:
     def write(self, path: str | Path) -> None:
         """Write the new model to ``path``, whole or not at all; what is there is replaced.
 
-        Raises SourceError where that would be the model itself, or if it cannot be written.
+        Raises StoreError where that would be the model itself, or if it cannot be written.
         """
         path = Path(path)
         if self.source is not None and path.exists() and path.samefile(self.source):
-            raise SourceError(
+            raise StoreError(
                 f"{str(path)!r} is the model itself", hint="write the new one to another file"
             )
-        try:
-            _replace(path, self.data)
-        except OSError as error:
-            raise SourceError(
-                f"{str(path)!r} cannot be written: {error.strerror}", hint="check the folder"
-            ) from error
+        write_whole(path, self.data)
 
 
 def optimize(
@@ -105,7 +99,7 @@ def optimize(
     FeedError for ``x`` that does not fit, RuntimeFailure if the new model gives other values.
     """
     path = None if isinstance(source, bytes) else Path(source)
-    data = source if isinstance(source, bytes) else _read(Path(source))
+    data = read_whole(source)
     model = parse(data)
     _check(model)
     chip = load_target(target, version, kernels=kernels)
@@ -187,29 +181,6 @@ def _random_value(spec: InputSpec, rng: np.random.Generator) -> Array:
     if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(dtype)
     return rng.normal(size=shape).astype(dtype)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SourceError(
-            f"{str(path)!r} cannot be read: {error.strerror}", hint="check the path"
-        ) from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise
 
 
 __all__ = ["SAMPLES", "Optimized", "optimize"]

@@ -11,9 +11,10 @@ from layertap.arena.passes import passes as passes_of
 from layertap.arena.price import Price
 from layertap.arena.price import prices as tap_prices
 from layertap.arena.target import REFERENCE, load_target
+from layertap.core.files import read_whole
 from layertap.core.select import Selector, select
 from layertap.core.units import parse_bytes
-from layertap.errors import PlanError, SourceError, Untappable
+from layertap.errors import PlanError, Untappable
 from layertap.tflite.graph import MAIN, tap_graph
 from layertap.tflite.model import TfliteModel, parse
 
@@ -84,7 +85,7 @@ def passes(
 
 
 def _parsed(source: str | Path | bytes) -> TfliteModel:
-    return parse(source if isinstance(source, bytes) else _read(Path(source)))
+    return parse(read_whole(source))
 
 
 def _chosen(model: TfliteModel, taps: Selector) -> list[int]:
@@ -95,15 +96,6 @@ def _chosen(model: TfliteModel, taps: Selector) -> list[int]:
         if tap.subgraph == MAIN and tap.kind not in ("input", "weight") and tap.index is not None:
             chosen.append(tap.index)
     return chosen
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SourceError(
-            f"{str(path)!r} cannot be read: {error.strerror}", hint="check the path"
-        ) from error
 
 
 __all__ = ["memory", "passes", "prices"]

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Whole files: read with one kind of error, written so that they are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ import os
 import tempfile
 from pathlib import Path
 
-from layertap.errors import StoreError
+from layertap.errors import SourceError, StoreError
+
+
+def read_whole(source: str | Path | bytes) -> bytes:
+    """The bytes of a file, or ``source`` itself if it is the bytes. Raises SourceError."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise SourceError(
+            f"{str(source)!r} cannot be read: {error.strerror}", hint="check the path"
+        ) from error
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -36,4 +48,4 @@ def _cannot(path: Path, error: OSError) -> StoreError:
     )
 
 
-__all__ = ["write_whole"]
+__all__ = ["read_whole", "write_whole"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.feeds import Feed, InputSpec
-from layertap.core.files import write_whole
+from layertap.core.files import read_whole, write_whole
 from layertap.core.graph import Graph, TapPoint, format_shape
 from layertap.core.protocols import Capabilities, Emit, Json
 from layertap.errors import FeedError, RunError, RuntimeFailure, SourceError, Untappable
@@ -54,7 +54,7 @@ class TfliteSession(ABC):
         timeout: float | None = None,
     ) -> None:
         self.path = None if isinstance(source, bytes) else str(source)
-        self.data = _read(source)
+        self.data = read_whole(source)
         self.model = parse(self.data)
         self._digest = hashlib.sha256(self.data).hexdigest()
         self.signature = signature
@@ -255,17 +255,6 @@ def _subgraph_of(model: TfliteModel, key: str) -> int:
 
 def _described(spec: InputSpec) -> str:
     return f"{format_shape(spec.shape)} {spec.dtype}"
-
-
-def _read(source: str | Path | bytes) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    try:
-        return Path(source).read_bytes()
-    except OSError as error:
-        raise SourceError(
-            f"{str(source)!r} cannot be read: {error.strerror}", hint="check the path"
-        ) from error
 
 
 __all__ = ["DEFAULT_TIMEOUT", "TflitePass", "TfliteSession"]
