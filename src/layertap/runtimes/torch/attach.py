@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from layertap import recording
 from layertap.core.dtypes import Array
 from layertap.core.graph import Graph, Kind, TapPoint
 from layertap.core.select import Predicate, Selector, compile_selector, no_such_tap, select
@@ -28,9 +29,11 @@ from layertap.runtimes.torch.tracing import (
     Builder,
     Key,
     Names,
+    OpenCalls,
     TorchGraph,
     base_name,
     promised,
+    recorded_name,
 )
 
 _TAIL = re.compile(r"(@\d+)?(:[^|&~()\"]*)?$")
@@ -70,6 +73,7 @@ class Attached(Mapping[str, Array]):
         self._inside: dict[int, frozenset[int]] = {}
         self._depth = 0
         self._samples = 1
+        self._open = OpenCalls(self._catalog)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -82,6 +86,7 @@ class Attached(Mapping[str, Array]):
             if self._compiled or "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(Interception(listeners, self._catalog.fused, public=True))
+            stack.enter_context(recording.listening(self._record))
             self._stack = stack.pop_all()
         return self
 
@@ -100,6 +105,7 @@ class Attached(Mapping[str, Array]):
         call = self._calls[slot.index]
         self._calls[slot.index] += 1
         if slot.name:
+            self._open.enter(slot.index, call)
             for suffix, leaf in argument_leaves(args, kwargs):
                 wanted = f"{base_name(slot, call)}:{suffix}"
                 self._keep(Key(slot.index, call, suffix), wanted, "argument", slot, leaf)
@@ -111,6 +117,7 @@ class Attached(Mapping[str, Array]):
 
     def _left(self, slot: Slot, call: int, output: Any) -> None:
         self._depth -= 1
+        self._open.leave(slot.index, call)
         for suffix, leaf in output_leaves(output):
             if slot.name:
                 key, wanted = Key(slot.index, call, suffix), base_name(slot, call) + suffix
@@ -131,8 +138,14 @@ class Attached(Mapping[str, Array]):
         for key in [k for k in self._values if k.slot in inside or (whole and k.slot < 0)]:
             del self._values[key]
         self._depth = 0
+        self._open.reset()
         leaves = (leaf for _, leaf in argument_leaves(args, kwargs) if leaf.ndim)
         self._samples = next((int(leaf.shape[0]) for leaf in leaves), 1)
+
+    def _record(self, name: str, value: Any) -> None:
+        for key, leaf in self._open.recorded(name, value):
+            slot = self._catalog.slots[key.slot]
+            self._keep(key, recorded_name(slot, key), "activation", slot, leaf)
 
     def _keep(self, key: Key, wanted: str, kind: Kind, slot: Slot, tensor: torch.Tensor) -> None:
         if key not in self._chosen:
@@ -196,8 +209,9 @@ def _check(graph: TorchGraph, selector: Selector) -> None:
 
 
 def _could_match(graph: Graph, text: str) -> bool:
-    """Whether a name such as ``block:h`` or ``dense@3`` belongs to a tap point of ``graph``."""
-    return any(_TAIL.sub("", part.strip()) in graph for part in text.split("|"))
+    """Whether a name such as ``block:h`` or ``dense@3`` belongs to a tap point of ``graph``, or may
+    be one that is recorded, ``block/h``: nobody knows those beforehand."""
+    return "/" in text or any(_TAIL.sub("", part.strip()) in graph for part in text.split("|"))
 
 
 def _imagined(graph: TorchGraph) -> Graph:

@@ -15,13 +15,14 @@ are counted, and what is shared (with a buffer, a cache, a view, another tap) is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from sys import getrefcount
 from typing import Any, Protocol
 
 import torch
 
+from layertap import recording
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed
 from layertap.core.graph import TapPoint
@@ -33,7 +34,7 @@ from layertap.runtimes.torch.feeding import Arguments, look
 from layertap.runtimes.torch.intercept import Interception, Listener, Wrap
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
 from layertap.runtimes.torch.state import State, same_bits
-from layertap.runtimes.torch.tracing import INPUT, OUTPUT, Key, Traced
+from layertap.runtimes.torch.tracing import INPUT, OUTPUT, Key, OpenCalls, Traced
 
 
 class Stop(BaseException):
@@ -84,11 +85,19 @@ class Recorder:
         self.records: list[Record] = []
         self.calls: dict[int, int] = {}
         self.learning: dict[int, tuple[torch.Tensor, int]] | None = None
+        self.recorded: dict[Key, int] = {}
+        self.open = OpenCalls(catalog)
         for number, key in enumerate(keys):
-            if key.slot >= 0:
+            if key.is_recorded:
+                self.recorded[key] = number
+            elif key.slot >= 0:
                 wanted = self.wanted.setdefault(key.slot, Wanted())
                 calls = wanted.arguments if key.is_argument else wanted.outputs
                 calls.setdefault(key.call, {})[key.suffix] = number
+        # A value that is recorded belongs to the innermost call: those that record are all heard.
+        for slot in traced.recording if self.recorded else ():
+            if catalog.slots[slot].name:
+                self.wanted.setdefault(slot, Wanted())
         inside = sum(key.slot >= 0 for key in keys)
         # Where nothing is called after the last tap, stopping costs more than it saves.
         to_the_end = any(key.slot == OUTPUT for key in keys) or traced.final in keys
@@ -96,7 +105,18 @@ class Recorder:
         listeners = [self._listener(catalog, slot, slot in traced.once) for slot in self.wanted]
         self.listening = Interception(listeners, catalog.fused)
 
+    def recording(self) -> AbstractContextManager[None]:
+        """Hear what is recorded, if that is wanted."""
+        return recording.listening(self._hear) if self.recorded else nullcontext()
+
+    def _hear(self, name: str, value: Any) -> None:
+        for key, leaf in self.open.recorded(name, value):
+            if key in self.recorded:
+                self._record(self.recorded[key], leaf)
+
     def reset(self) -> None:
+        if self.recorded:
+            self.open.reset()
         self.records.clear()
         self.seen[:] = [False] * len(self.seen)
         self.calls = dict.fromkeys(self.wanted, 0)
@@ -107,6 +127,8 @@ class Recorder:
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
             call = self.calls[slot]
             self.calls[slot] = call + 1
+            if self.recorded:
+                self.open.enter(slot, call)
             if call in wanted.arguments:
                 suffixes = wanted.arguments[call]
                 for suffix, leaf in argument_leaves(args, kwargs):
@@ -115,9 +137,16 @@ class Recorder:
             return call
 
         def leave(call: int, output: Any) -> None:
+            if self.recorded:
+                self.open.leave(slot, call)
             self.outputs(output, wanted.outputs.get(call, {}))
 
-        plain = once and not wanted.arguments and list(wanted.outputs.get(0, ())) == [""]
+        plain = (
+            once
+            and not self.recorded
+            and not wanted.arguments
+            and list(wanted.outputs.get(0, ())) == [""]
+        )
         wrap = self._shortcut(wanted.outputs[0][""]) if plain else None
         return Listener(catalog.slots[slot].module, enter, leave, wrap)
 
@@ -310,7 +339,7 @@ class TapPass:
         recorder.reset()
         args, kwargs = network.arguments.bind(feed)
         try:
-            with network.mode(), recorder.listening:
+            with network.mode(), recorder.listening, recorder.recording():
                 output = network.catalog.root(*args, **kwargs)
                 if self.output_taps:
                     recorder.outputs(output, self.output_taps)

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 import layertap.runtimes.torch.source as sources
+from layertap import recording
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import TapPoint
@@ -170,7 +171,8 @@ class TorchSession:
             if fake is not None:
                 stack.enter_context(fake)
             tracer.inputs(self.arguments.named(args, kwargs))
-            with tracer.writes, Interception(tracer.listeners(), self.catalog.fused):
+            listening = Interception(tracer.listeners(), self.catalog.fused)
+            with tracer.writes, listening, recording.listening(tracer.record):
                 if tensors is None:
                     output = root(*args, **kwargs)
                 else:

@@ -31,7 +31,11 @@ class Key(NamedTuple):
 
     @property
     def is_argument(self) -> bool:
-        return self.slot >= 0 and self.suffix[:1] not in ("", ":")
+        return self.slot >= 0 and self.suffix[:1] not in ("", ":", "/")
+
+    @property
+    def is_recorded(self) -> bool:
+        return self.suffix[:1] == "/"
 
 
 INPUT, OUTPUT, WEIGHT = -1, -2, -3
@@ -68,6 +72,7 @@ class Traced:
     overwritten: values that something was seen to write over later.
     once: modules (by slot) that were called exactly once.
     final: the value that a module returned last, where the network returns that very tensor.
+    recording: modules (by slot) in whose calls a value was recorded.
     static: control flow does not depend on values, since fake tensors have none.
     entered: modules (by slot) in the order of their first calls.
     progress: how many of them had been called when a value appeared.
@@ -79,6 +84,7 @@ class Traced:
     once: frozenset[int] = frozenset()
     final: Key | None = None
     static: bool = False
+    recording: frozenset[int] = frozenset()
     entered: Sequence[int] = ()
     progress: Mapping[Key, int] = field(default_factory=dict)
 
@@ -195,6 +201,42 @@ def promised(catalog: Catalog, inputs: Iterable[InputSpec], names: Names) -> Tra
     return builder.build(complete=False)
 
 
+class OpenCalls:
+    """The calls that have begun and not ended: where a value belongs that is recorded now."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        root = next(slot.index for slot in catalog.slots if not slot.name)
+        self._root = root, 0
+        self._stack: list[tuple[int, int]] = []
+        self._counts: dict[tuple[int, int, str], int] = {}
+
+    def reset(self) -> None:
+        self._stack.clear()
+        self._counts.clear()
+
+    def enter(self, slot: int, call: int) -> None:
+        self._stack.append((slot, call))
+
+    def leave(self, slot: int, call: int) -> None:
+        """A call that failed, and whose failure the module around it caught, never left."""
+        if (slot, call) in self._stack:
+            del self._stack[self._stack.index((slot, call)) :]
+
+    def recorded(self, name: str, value: Any) -> Iterator[tuple[Key, torch.Tensor]]:
+        """The keys of the tensors in ``value``: ``/name``, then ``/name.1`` in the same call."""
+        slot, call = self._stack[-1] if self._stack else self._root
+        number = self._counts.get((slot, call, name), 0)
+        self._counts[slot, call, name] = number + 1
+        local = f"/{name}.{number}" if number else f"/{name}"
+        for suffix, leaf in output_leaves(value):
+            yield Key(slot, call, local + suffix), leaf
+
+
+def recorded_name(slot: Slot, key: Key) -> str:
+    """The name of a value that was recorded in a call of the module at ``slot``."""
+    return base_name(slot, key.call) + key.suffix if slot.name else key.suffix[1:]
+
+
 class Tracer:
     """Listens to one call of the network and builds its graph.
 
@@ -213,6 +255,8 @@ class Tracer:
         self.entered: dict[int, None] = {}
         self.progress: dict[Key, int] = {}
         self.operands: dict[tuple[int, int], tuple[str, ...]] = {}
+        self.open = OpenCalls(catalog)
+        self.recording: set[int] = set()
         self.producers: dict[int, tuple[str, torch.Tensor]] = {}
 
     def listeners(self) -> Iterator[Listener]:
@@ -231,6 +275,7 @@ class Tracer:
     def _enter(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         call = self.calls[slot.index]
         self.calls[slot.index] += 1
+        self.open.enter(slot.index, call)
         self.entered[slot.index] = None
         operands: list[str] = []
         for suffix, leaf in argument_leaves(args, kwargs):
@@ -247,7 +292,15 @@ class Tracer:
         self.operands[slot.index, call] = tuple(dict.fromkeys(operands))
         return call
 
+    def record(self, name: str, value: Any) -> None:
+        """Take in what the user's code records."""
+        for key, leaf in self.open.recorded(name, value):
+            self.recording.add(key.slot)
+            wanted = recorded_name(self.catalog.slots[key.slot], key)
+            self._produce(key, wanted, "activation", "record", leaf, self._producer(leaf))
+
     def _leave(self, slot: Slot, call: int, output: Any) -> None:
+        self.open.leave(slot.index, call)
         arguments = self.operands[slot.index, call]
         for suffix, leaf in output_leaves(output):
             key, operands = Key(slot.index, call, suffix), self._producer(leaf) or arguments
@@ -278,6 +331,7 @@ class Tracer:
             progress=self.progress,
             final=final,
             static=self.static,
+            recording=frozenset(self.recording),
         )
 
     def _place_uncalled(self) -> None:
