@@ -1,0 +1,95 @@
+"""What reading every operation, every state and recorded values costs in Keras on TensorFlow.
+
+``python -m benchmarks.keras_depth`` prints a table. Operations are compared with the compiled call
+of the model, states after each step with the compiled call of the same layer with
+``return_sequences=True``; the captures are NumPy arrays, as is what the compiled call returns.
+"""
+
+from __future__ import annotations
+
+import os
+import timeit
+from collections.abc import Callable
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from benchmarks.keras_overhead import cnn, mlp, often
+from benchmarks.timing import interleaved
+
+from layertap.core.graph import COMPUTED
+from layertap.recording import record
+from layertap.runtimes.keras import open as open_keras
+
+OPERATIONS = 1.3
+STATES = 1.15
+IDLE_SECONDS = 0.2e-6
+"""What a ``record`` may take while nobody listens; its row is a ratio to this."""
+
+
+def lstm(units: int = 128, length: int = 64, features: int = 32) -> keras.Model:
+    """One LSTM that returns its output of each step."""
+    inputs = keras.Input((length, features))
+    outputs = keras.layers.LSTM(units, return_sequences=True, name="lstm")(inputs)
+    return keras.Model(inputs, outputs)
+
+
+def contenders(
+    model: keras.Model, batch: int, name: str, depth: str, taps: str | None
+) -> dict[str, Callable[[], object]]:
+    """The compiled call first, then a capture of ``taps``."""
+    x = np.random.default_rng(0).normal(size=(batch, *model.input_shape[1:])).astype(np.float32)
+    signature = [tf.TensorSpec((None, *x.shape[1:]), tf.float32)]
+    function = tf.function(lambda x: model(x, training=False), input_signature=signature)
+    session = open_keras(model, depth=depth)
+    computed = [tap for tap in session.graph if tap.kind in COMPUTED and not tap.untappable]
+    chosen = [tap for tap in computed if taps is None or tap.name in taps.split()]
+    run, feed = session.prepare(chosen), {session.inputs[0].name: x}
+
+    def emit(tap: object, value: object) -> None:
+        pass
+
+    return {
+        "tf.function(model)": lambda: function(tf.constant(x)).numpy(),
+        name: lambda: run(feed, emit),
+    }
+
+
+def rows(rounds: int = 60) -> list[dict[str, object]]:
+    """One row per work and contender; ``ratio`` is to ``tf.function(model)``, or to the bar."""
+    steps = "lstm lstm:hidden_steps lstm:cell_steps"
+    every = "every operation"
+    found: list[dict[str, object]] = []
+    for work, model, batch, name, depth, taps, bar in (
+        ("Keras MLP 16×Dense(256), batch 32", mlp(), 32, every, "ops", None, OPERATIONS),
+        ("Keras CNN 32×32, batch 1", cnn(), 1, every, "ops", None, OPERATIONS),
+        ("Keras CNN 32×32, batch 32", cnn(), 32, every, "ops", None, OPERATIONS),
+        ("Keras LSTM(128), 64 steps, batch 32", lstm(), 32, "cell states", "layers",
+         "lstm:cell_steps", STATES),
+        ("Keras LSTM(128), 64 steps, batch 32", lstm(), 32, "output, hidden, cell states",
+         "layers", steps, STATES),
+        ("Keras LSTM(128), 64 steps, batch 1", lstm(), 1, "cell states", "layers",
+         "lstm:cell_steps", STATES),
+    ):  # fmt: skip
+        given = contenders(model, batch, name, depth, taps)
+        timed = {key: often(call) for key, call in given.items()}
+        ratio = interleaved(timed, rounds)[name]
+        found.append({"work": work, "contender": name, "ratio": ratio, "bar": bar})
+    return [*found, idle()]
+
+
+def idle(calls: int = 200_000) -> dict[str, object]:
+    """``record`` while nobody listens, as a ratio to what it may take."""
+    value = np.ones(3)
+    best = min(timeit.repeat(lambda: record("name", value), number=calls, repeat=5))
+    empty = min(timeit.repeat(lambda: None, number=calls, repeat=5))
+    ratio = (best - empty) / calls / IDLE_SECONDS
+    return {"work": "0.2 µs", "contender": "record, idle", "ratio": ratio, "bar": 1.0}
+
+
+if __name__ == "__main__":
+    for row in rows():
+        print(f"{row['work']:36} {row['contender']:28} {row['ratio']:.3f}  (bar {row['bar']})")
