@@ -189,10 +189,12 @@ class _Flat:
         args: Mapping[str, Ref],
         parse: Callable[[str], Ref],
         after: tuple[str, ...],
+        names: Mapping[str, str] | None = None,
     ) -> dict[str, str]:
         """Add nodes; returns their names in the scope by their own. ``args`` are known tensors by
-        name; nodes that start from nothing else wait for ``after``."""
-        ids = {proto.name: self._unused(prefix + proto.name) for proto in protos}
+        name; nodes that start from nothing else wait for ``after``; ``names`` are better ones."""
+        better = names or {}
+        ids = {p.name: self._unused(prefix + better.get(p.name, p.name)) for p in protos}
         calls = [proto for proto in protos if self._callee(proto)]
         wraps = len(calls) == 1 and all(p.op in _TRIVIAL or p is calls[0] for p in protos)
         for proto in protos:
@@ -241,7 +243,7 @@ class _Flat:
         inside = self._prefix(call.name, name, wraps)
         outer, self.stack = self.stack, (*self.stack, name)
         args = dict(zip(body.args, call.inputs, strict=True))
-        ids = self.expand(body.protos, inside, args, body.parse, call.controls)
+        ids = self.expand(body.protos, inside, args, body.parse, call.controls, body.names)
         self.stack = outer
 
         def own(ref: Ref) -> Ref:
@@ -288,7 +290,7 @@ class _Flat:
         for arg, proto in body.args.items():
             flat.nodes[arg] = Node(arg, ARGUMENT, (), (), proto)
         args: dict[str, Ref] = {arg: (arg, 0) for arg in body.args}
-        ids = flat.expand(body.protos, "", args, body.parse, ())
+        ids = flat.expand(body.protos, "", args, body.parse, (), body.names)
         settled = flat.settled()
 
         def own(ref: Ref) -> Ref:
@@ -331,6 +333,7 @@ class _Body:
         self._by_name = {proto.name: proto for proto in self.protos}
         self._starts: dict[str, dict[str, int]] = {}
         self.results = [self.parse(function.ret[arg.name]) for arg in signature.output_arg]
+        self.names = dict(_renamed_back(function))
         self.effects = [function.control_ret[name] for name in signature.control_output]
 
     def parse(self, text: str) -> Ref:
@@ -353,6 +356,15 @@ class _Body:
             starts[argument] = start
             start += count
         return starts
+
+
+def _renamed_back(function: Any) -> Iterator[tuple[str, str]]:
+    """Nodes that were given another name because a result has theirs, with their own."""
+    taken = {proto.name for proto in function.node_def}
+    for result, source in function.ret.items():
+        node = source.partition(":")[0]
+        if node == f"{result}_0" and result not in taken:
+            yield node, result
 
 
 def _argument(arg: Any) -> Any:
