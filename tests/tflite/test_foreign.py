@@ -38,7 +38,7 @@ def array() -> bytes:
         (archive("metadata.json", "config.json", "model.weights.h5"), "a Keras model"),
         (archive("model/data.pkl", "model/version"), "a PyTorch file"),
         (archive("readme"), "a zip archive"),
-        (gzip.compress(b"x" * 100), "gzip"),
+        (gzip.compress(b"x" * 100, mtime=0), "gzip"),
         (pickle.dumps({"a": 1}), "pickle"),
         (array(), "a NumPy array"),
         (b"\x20\x00\x00\x00ORTM" + bytes(40), "ONNX Runtime"),
