@@ -36,7 +36,7 @@ def taps_option(help: str) -> Decorator:
 
 
 runtime_options = _all(
-    click.option("--runtime", metavar="NAME", help="keras, torch, litert or tflm."),
+    click.option("--runtime", metavar="NAME", help="keras, tensorflow, torch, litert or tflm."),
     click.option("--kernels", metavar="NAME", help="litert: default, builtin or reference."),
     click.option("--arena", metavar="BYTES", help="tflm: size of the arena, as in 96K."),
     click.option("--target", metavar="NAME", help="tflm: the chip that --arena is of."),
