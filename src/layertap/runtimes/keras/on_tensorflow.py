@@ -70,12 +70,9 @@ class TensorFlow:
 
     def compile(self, target: Target, wanted: Sequence[str], *, operations: bool) -> Compiled:
         traced: dict[_Key, _Traced] = {}
-        # Which operations a graph has depends on what it knows of sizes: the sizes they were
-        # listed for, all of them fixed.
-        shapes = None if operations else target.shapes
+        places: list[int] = []
 
-        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-        def function(*tensors: Any) -> list[Any]:
+        def compute(*tensors: Any) -> list[Any]:
             found: dict[str, Any] = {}
             names = set(wanted)
 
@@ -89,25 +86,52 @@ class TensorFlow:
                 recorder.watcher = GraphOperations(recorder, sources=False)
             with keras.StatelessScope():
                 target.run(tensors, recorder)
-            graph = tf.compat.v1.get_default_graph()
-            return brought_out(in_order(found, wanted), graph)
+            chosen = in_order(found, wanted)
+            places[:], distinct = _distinct(chosen) if operations else ([], chosen)
+            return brought_out(distinct, tf.compat.v1.get_default_graph())
+
+        function = tf.function(compute, autograph=False)
 
         def run(arrays: Sequence[Array]) -> list[Array]:
             key = tuple((array.shape, array.dtype) for array in arrays)
             found = traced.get(key)
-            if found is None:
+            if found is None and operations:
+                found = traced[key] = _trace_sized(compute, arrays)
+                found.places = list(places)
+            elif found is None:
                 known = (one for one in traced.values() if one.takes(arrays))
-                found = traced[key] = next(known, None) or _trace(function, arrays, shapes)
-            return found(arrays)
+                found = traced[key] = next(known, None) or _trace(function, arrays, target.shapes)
+            return _shared(found(arrays), found.places) if operations else found(arrays)
 
         return run
 
 
-class _Traced:
-    """One concrete function, for any batch size where the model allows that."""
+def _distinct(tensors: Sequence[Any]) -> tuple[list[int], list[Any]]:
+    """Each tensor once, and where it is for each of ``tensors``: what a layer returns is often what
+    its last operation computed."""
+    numbers: dict[int, int] = {}
+    places = [numbers.setdefault(id(tensor), len(numbers)) for tensor in tensors]
+    return places, list({id(tensor): tensor for tensor in tensors}.values())
 
-    def __init__(self, concrete: Any) -> None:
-        self.concrete = concrete
+
+def _shared(values: Sequence[Array], places: Sequence[int]) -> list[Array]:
+    """The values at ``places``; those that are there more than once cannot be written to."""
+    times = [0] * len(values)
+    for place in places:
+        times[place] += 1
+    for value, count in zip(values, times, strict=True):
+        if count > 1:
+            value.flags.writeable = False
+    return [values[place] for place in places]
+
+
+class _Traced:
+    """One concrete function, for any batch size where the model allows that; ``sized``: for one,
+    which only the trace knew."""
+
+    def __init__(self, concrete: Any, *, sized: bool = False) -> None:
+        self.concrete, self.sized = concrete, sized
+        self.places: list[int] = []
         self.specs = concrete.structured_input_signature[0]
         self._given_away: list[bool] | None = None
 
@@ -128,16 +152,28 @@ class _Traced:
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         results = self._call(list(map(tf.constant, arrays)))
         if self._given_away is None:
-            self._given_away = without_shared(results, given_away(self.concrete.outputs))
+            away = given_away(self.concrete.outputs, sized=self.sized)
+            self._given_away = without_shared(results, away)
         return owned(results, self._given_away)
 
 
-def _trace(
-    function: Any, arrays: Sequence[Array], declared: Sequence[Shape | None] | None
-) -> _Traced:
+def _trace_sized(compute: Any, arrays: Sequence[Array]) -> _Traced:
+    """For these shapes. Which operations a trace makes depends on what it knows of sizes: it is
+    told all of them, as it was when the operations were listed."""
+
+    def sized(*tensors: Any) -> list[Any]:
+        known = list(map(tf.identity, tensors))
+        for tensor, array in zip(known, arrays, strict=True):
+            tensor.set_shape(array.shape)
+        return compute(*known)  # type: ignore[no-any-return]
+
+    specs = [tf.TensorSpec(_relaxed(array.shape, None), array.dtype) for array in arrays]
+    function = tf.function(sized, autograph=False)
+    return _Traced(function.get_concrete_function(*specs), sized=True)
+
+
+def _trace(function: Any, arrays: Sequence[Array], declared: Sequence[Shape | None]) -> _Traced:
     exact = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
-    if declared is None:
-        return _Traced(function.get_concrete_function(*exact))
     any_batch = [
         tf.TensorSpec(_relaxed(array.shape, shape), array.dtype)
         for array, shape in zip(arrays, declared, strict=True)

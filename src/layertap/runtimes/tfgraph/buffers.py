@@ -54,21 +54,37 @@ _FRESH = frozenset(
 """Operations that write into a new buffer, or into an input's that nobody else holds: no views."""
 
 
-def given_away(results: Sequence[Any]) -> list[bool]:
+def given_away(results: Sequence[Any], *, sized: bool = False) -> list[bool]:
     """For symbolic results of a function: whether their buffers belong to the caller alone.
 
     That needs an operation that makes no view, and an open batch axis: a result of fixed shape
-    could have been folded into a constant, which every call would return again.
+    could have been folded into a constant, which every call would return again. ``sized``: the
+    trace knew the sizes, but not the graph, to which the arguments' batch axes are open; then what
+    depends on an argument or a variable is no constant.
     """
-    return [_is_fresh(result) for result in results]
+    if sized:
+        return [bool(result.shape.rank) and _is_fresh(result) for result in results]
+    open_batch = (bool(r.shape.rank) and r.shape[0] is None for r in results)
+    return [free and _is_fresh(r) for free, r in zip(open_batch, results, strict=True)]
 
 
 def _is_fresh(result: Any) -> bool:
     operation = result.op
     while operation.type == "Identity":
         operation = operation.inputs[0].op
-    rank = result.shape.rank
-    return operation.type in _FRESH and bool(rank) and result.shape[0] is None
+    return operation.type in _FRESH and _depends_on_an_argument(operation)
+
+
+def _depends_on_an_argument(operation: Any) -> bool:
+    todo, seen = [operation], {operation}
+    while todo:
+        for tensor in todo.pop().inputs:
+            if tensor.op.type == "Placeholder":
+                return True
+            if tensor.op not in seen:
+                seen.add(tensor.op)
+                todo.append(tensor.op)
+    return False
 
 
 def without_shared(tensors: Sequence[Any], away: Sequence[bool]) -> list[bool]:
