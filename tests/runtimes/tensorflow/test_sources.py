@@ -376,3 +376,21 @@ def test_options_that_do_not_belong(frozen: Any, file: Callable[..., Path]) -> N
         layertap.open(file(frozen.SerializeToString()), signature="x")
     with pytest.raises(UnknownSource, match="EagerTensor"):
         layertap.open(tf.ones(3))
+
+
+def test_bytes_that_flipped(frozen: Any, file: Callable[..., Path]) -> None:
+    """Whatever is in a file: a model, or one clear error."""
+    data = frozen.SerializeToString()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        flipped = bytearray(data)
+        for _ in range(int(rng.integers(1, 4))):
+            flipped[int(rng.integers(len(data)))] = int(rng.integers(256))
+        try:
+            with layertap.open(file(bytes(flipped))) as model:
+                assert str(model.graph)
+        except layertap.LayertapError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 100

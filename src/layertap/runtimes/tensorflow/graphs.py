@@ -21,7 +21,7 @@ from layertap.runtimes.tensorflow.writes import writes
 from layertap.runtimes.tfgraph.classic import contexts_of
 from layertap.runtimes.tfgraph.infer import Shape, infer
 from layertap.runtimes.tfgraph.order import in_order
-from layertap.runtimes.tfgraph.scope import Node, Ref, Scope, flatten
+from layertap.runtimes.tfgraph.scope import Node, Ref, Scope, dtype_of, flatten
 
 PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 TABLES = (
@@ -213,16 +213,16 @@ def _inputs(
 
 
 def _is_handle(node: Node) -> bool:
-    return tf.as_dtype(node.proto.attr["dtype"].type) in (tf.resource, tf.variant)
+    return dtype_of(node) in (tf.resource, tf.variant)
 
 
 def _is_text(node: Node) -> bool:
-    return bool(tf.as_dtype(node.proto.attr["dtype"].type) == tf.string)
+    return bool(dtype_of(node) == tf.string)
 
 
 def _declared(node: Node, producer: int) -> tuple[Any, Shape | None]:
     attributes = node.proto.attr
-    dtype = tf.as_dtype(attributes["dtype"].type).base_dtype
+    dtype = dtype_of(node)
     shape = attributes["shape"].shape if "shape" in attributes else None
     if shape is None or shape.unknown_rank or (not shape.dim and producer < _SHAPED_SINCE):
         return dtype, None

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 
 from layertap.runtimes.tfgraph.accumulate import Builder
-from layertap.runtimes.tfgraph.scope import Node, Scope, op_def
+from layertap.runtimes.tfgraph.scope import Node, Scope, dtype_of, op_def
 
 _KINDS = ("VariableV2", "Variable")
 _ASSIGNMENTS = {
@@ -49,7 +48,7 @@ def _convert(build: Builder, node: Node, references: Mapping[str, Node]) -> str:
     """Let a node read the variable's value, or assign it; why not, if neither works."""
     variable = references.get(node.inputs[0][0])
     if node.op in _ASSIGNMENTS and variable is not None:
-        types = {"dtype": tf.as_dtype(variable.proto.attr["dtype"].type)}
+        types = {"dtype": dtype_of(variable)}
         op = _ASSIGNMENTS[node.op]
         name, _ = build.add(op, node.inputs, node.controls, types=types)
         read = node_def_pb2.NodeDef()
@@ -68,7 +67,7 @@ def _convert(build: Builder, node: Node, references: Mapping[str, Node]) -> str:
             placeholder.attr["dtype"].type = variable.proto.attr["dtype"].type
             build.nodes[node.name] = Node(node.name, "Placeholder", (), (), placeholder)
             return f"{node.op} changes a variable of TensorFlow 1 in a way that is not supported"
-        types = {"dtype": tf.as_dtype(variable.proto.attr["dtype"].type)}
+        types = {"dtype": dtype_of(variable)}
         inputs.append(build.add("ReadVariableOp", (ref,), node.controls, types=types))
     build.nodes[node.name] = replace(node, inputs=tuple(inputs))
     return ""

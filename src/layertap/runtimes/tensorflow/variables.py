@@ -12,7 +12,7 @@ import tensorflow as tf
 from layertap.core.dtypes import Array
 from layertap.errors import CorruptModel, RunError
 from layertap.runtimes.tfgraph.compiled import eagerly
-from layertap.runtimes.tfgraph.scope import Node, Ref, Scope
+from layertap.runtimes.tfgraph.scope import Node, Ref, Scope, dtype_of
 
 Shape = tuple[int | None, ...]
 
@@ -130,7 +130,7 @@ def declared(node: Node) -> tuple[Any, Shape | None]:
     attributes = node.proto.attr
     shape = tf.TensorShape(attributes["shape"].shape) if "shape" in attributes else None
     known = None if shape is None or shape.rank is None else tuple(shape.as_list())
-    return tf.as_dtype(attributes["dtype"].type).base_dtype, known
+    return dtype_of(node), known
 
 
 @dataclass

@@ -12,7 +12,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework import tensor_util
 
 from layertap.errors import CorruptModel
-from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope
+from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope, dtype_of
 
 Shape = tuple[int | None, ...]
 
@@ -157,7 +157,7 @@ def _type(tensor: Any, known: Type | None) -> Type:
 def _add(skeleton: Any, node: Node, known: Type | None, learnt: Any) -> None:
     proto = skeleton.node.add(name=node.name)
     if known is None and node.op == "Const":
-        known = _large(node.proto)
+        known = _large(node)
     if isinstance(learnt, Type):
         known = learnt
     if known is None:
@@ -187,12 +187,12 @@ def _add(skeleton: Any, node: Node, known: Type | None, learnt: Any) -> None:
         proto.attr["shape"].shape.CopyFrom(tf.TensorShape(known.shape).as_proto())
 
 
-def _large(proto: Any) -> Type | None:
-    tensor = proto.attr["value"].tensor
+def _large(node: Node) -> Type | None:
+    tensor = node.proto.attr["value"].tensor
     shape = tuple(axis.size for axis in tensor.tensor_shape.dim)
     if math.prod(shape) <= SMALL:
         return None
-    return Type(tf.as_dtype(tensor.dtype), shape)
+    return Type(dtype_of(node), shape)
 
 
 def _infer_branches(
@@ -306,4 +306,4 @@ def _relaxed(before: Type, after: Type) -> Type:
 def argument_type(node: Node) -> Any:
     """The dtype of an argument's node."""
     assert node.op == ARGUMENT
-    return tf.as_dtype(node.proto.attr["dtype"].type).base_dtype
+    return dtype_of(node)

@@ -106,6 +106,18 @@ def op_def(name: str) -> op_def_pb2.OpDef:
     return found
 
 
+def dtype_of(node: Node) -> Any:
+    """What the attribute ``dtype`` of a node says. Raises CorruptModel when it says nothing."""
+    number = node.proto.attr["dtype"].type
+    try:
+        return tf.as_dtype(number).base_dtype
+    except TypeError as error:
+        raise CorruptModel(
+            f"the node {node.name!r} has no dtype that TensorFlow knows ({number})",
+            hint="the file is damaged",
+        ) from error
+
+
 def flatten(
     graph: Any,
     results: Sequence[str] = (),
