@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 import layertap
@@ -18,6 +17,11 @@ from layertap.errors import PlanError, StoreError
 # Keras's own, on saving with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 X = np.random.default_rng(0).random((2, 3), dtype=np.float32)
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+def numpy(tensor):
+    return np.array(keras.ops.convert_to_numpy(tensor))
 
 
 @keras.saving.register_keras_serializable("layertap-tests")
@@ -90,21 +94,19 @@ def test_the_outputs_are_the_taps(make, taps, x, whole):
     found = made(x)
     assert sorted(found) == sorted({*own, *run})
     for name, capture in {**own_values, **run}.items():
-        np.testing.assert_allclose(found[name], capture.values, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(numpy(found[name]), capture.values, rtol=1e-5, err_msg=name)
 
 
 def test_the_model_is_as_before_and_its_weights_are_shared():
     net = sequential()
     net(X)
-    before = [type(net).__name__, [layer.name for layer in net.layers], net(X).numpy()]
+    names, before = [layer.name for layer in net.layers], numpy(net(X))
     made = layertap.export(net, until="a")
     assert made.layers[-1] is net.layers[0]
-    assert made.trainable_weights == net.layers[0].trainable_weights
+    assert [layer.name for layer in net.layers] == names
+    np.testing.assert_array_equal(numpy(net(X)), before)
     net.layers[0].kernel.assign(net.layers[0].kernel * 2)
-    np.testing.assert_allclose(made(X)["a"], net.layers[0](X))
-    net.layers[0].kernel.assign(net.layers[0].kernel / 2)
-    assert [layer.name for layer in net.layers] == before[1]
-    np.testing.assert_array_equal(net(X), before[2])
+    np.testing.assert_array_equal(numpy(made(X)["a"]), numpy(net.layers[0](X)))
 
 
 def test_what_is_made_can_be_trained():
@@ -112,9 +114,10 @@ def test_what_is_made_can_be_trained():
     net = sequential()
     net(X)
     made = layertap.export(net, until="drop")
+    assert [w.path for w in made.trainable_weights] == [w.path for w in net.layers[0].weights]
     x = np.ones((1000, 3), np.float32)
-    assert (made(x, training=True)["drop"].numpy() == 0).mean() > 0.2
-    np.testing.assert_array_equal(made(x)["drop"], net.layers[0](x))
+    assert (numpy(made(x, training=True)["drop"]) == 0).mean() > 0.2
+    np.testing.assert_array_equal(numpy(made(x)["drop"]), numpy(net.layers[0](x)))
 
 
 ALONE = """
@@ -131,12 +134,14 @@ if sys.argv[2].endswith(".keras"):
 else:
     import tensorflow as tf
     found = tf.saved_model.load(sys.argv[2]).signatures["serving_default"](tf.constant(x))
-np.savez(sys.argv[3], **{name.replace("/", "_"): np.asarray(v) for name, v in found.items()})
+    keras = None
+numpy = keras.ops.convert_to_numpy if keras else np.asarray
+np.savez(sys.argv[3], **{name.replace("/", "_"): numpy(value) for name, value in found.items()})
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["features.keras", "features"])
+@pytest.mark.parametrize("name", ["features.keras", *(["features"] if TENSORFLOW else [])])
 def test_the_file_needs_no_layertap(tmp_path: Path, name: str):
     net = nested()
     assert layertap.export(net, tmp_path / name, until="base/feature") == tmp_path / name
@@ -146,7 +151,7 @@ def test_the_file_needs_no_layertap(tmp_path: Path, name: str):
     found = np.load(tmp_path / "found.npz")
     assert list(found) == ["base_feature"]
     expected = net.get_layer("base").get_layer("feature")(X)
-    np.testing.assert_allclose(found["base_feature"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found["base_feature"], numpy(expected), rtol=1e-5)
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path):
@@ -168,9 +173,12 @@ class Raw(keras.Model):
         self.dense = layers.Dense(2, name="dense")
 
     def call(self, x):
+        import tensorflow as tf
+
         return tf.nn.softmax(self.dense(x))
 
 
+@pytest.mark.skipif(not TENSORFLOW, reason="TensorFlow's own functions")
 def test_what_keras_cannot_express_is_said():
     net = Raw()
     net(X)

@@ -77,7 +77,7 @@ def save(model: Any, to: Path) -> None:
                 model.save(partial)
             else:
                 _with_plain_names(model).export(str(partial), verbose=False)
-        except (ImportError, NotImplementedError, TypeError, ValueError) as error:
+        except Exception as error:
             raise PlanError(
                 f"Keras cannot save the model: {str(error).partition(chr(10))[0]}",
                 hint="end the path in .keras, or export without a path and save it yourself",
@@ -115,7 +115,8 @@ def _symbolic_values(
         raise PlanError(
             "the model's call does not run on symbolic tensors: "
             f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
-            hint="use keras.ops instead of the backend's own functions, or capture instead",
+            hint="use keras.ops in it; on TensorFlow, layertap.open(tf.function(lambda x: model(x))) "
+            "can be traced and exported as a SavedModel",
         ) from error
     return values
 
