@@ -115,8 +115,8 @@ def _symbolic_values(
         raise PlanError(
             "the model's call does not run on symbolic tensors: "
             f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
-            hint="use keras.ops in it; on TensorFlow, layertap.open(tf.function(lambda x: model(x))) "
-            "can be traced and exported as a SavedModel",
+            hint="use keras.ops in it; or, on TensorFlow, open tf.function(lambda x: model(x)), "
+            "which can be traced and exported as a SavedModel",
         ) from error
     return values
 
