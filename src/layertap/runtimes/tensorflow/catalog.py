@@ -18,7 +18,7 @@ from layertap.runtimes.tensorflow.opened import Opened
 from layertap.runtimes.tensorflow.writes import HANDING_ON, writes
 from layertap.runtimes.tfgraph.accumulate import Place
 from layertap.runtimes.tfgraph.classic import Contexts, contexts_of
-from layertap.runtimes.tfgraph.infer import Path, Shape, Type, Types, infer, through
+from layertap.runtimes.tfgraph.infer import ITERATIONS, Path, Shape, Type, Types, infer, through
 from layertap.runtimes.tfgraph.order import in_order
 from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope
 
@@ -212,7 +212,8 @@ class _Lister:
         )
         shape = tap_type.shape
         if looped and read is None and shape is not None:
-            shape = (shape[0], None, *shape[1:]) if sample else (None, *shape)
+            count = self._iterations(inside.path)
+            shape = (shape[0], count, *shape[1:]) if sample else (count, *shape)
         self._taps.append(
             TapPoint(
                 name,
@@ -245,6 +246,18 @@ class _Lister:
         source = self._contexts.source(ref)
         context = self._contexts[source]
         return source, bool(context.frames), context.maybe, self._contexts.why_not(source)
+
+    def _iterations(self, path: Path) -> int | None:
+        """How often a scope runs in all, if that is known and the same for all batches."""
+        total = 1
+        for depth in range(len(path)):
+            trials = (self._first, self._second)
+            counts = {types[path[: depth + 1]].get(ITERATIONS) for types in trials}
+            count = counts.pop()
+            if counts or count is None:
+                return None
+            total *= int(count.value)
+        return total if path else None
 
     def _is_loop(self, path: Path, depth: int) -> bool:
         scope = self._opened.scope

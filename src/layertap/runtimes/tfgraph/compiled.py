@@ -14,8 +14,15 @@ from tensorflow.core.framework import function_pb2, graph_pb2
 from layertap.core.dtypes import Array
 from layertap.runtimes.tfgraph.buffers import arrays as owned
 from layertap.runtimes.tfgraph.buffers import given_away, without_shared
-from layertap.runtimes.tfgraph.infer import argument_type
-from layertap.runtimes.tfgraph.scope import ARGUMENT, Node, Ref, Scope, op_def, output_counts
+from layertap.runtimes.tfgraph.scope import (
+    ARGUMENT,
+    Node,
+    Ref,
+    Scope,
+    dtype_of,
+    op_def,
+    output_counts,
+)
 
 _LEFT_OUT = ("_class", "_output_shapes")
 """Attributes that refer to other nodes, or repeat what TensorFlow finds by itself."""
@@ -164,7 +171,7 @@ class _Writer:
         function.signature.name = name
         args = {arg: f"arg{i}" for i, arg in enumerate(scope.args)}
         for arg, own in args.items():
-            kind = argument_type(scope.nodes[arg]).as_datatype_enum
+            kind = dtype_of(scope.nodes[arg]).as_datatype_enum
             function.signature.input_arg.add(name=own, type=kind)
         needed = scope.ancestors([*scope.results, *scope.effects])
         refs = _References(scope, args)
@@ -209,7 +216,7 @@ class _References:
         name, output = ref
         node = self._scope.nodes[name]
         if node.op == ARGUMENT:
-            return int(argument_type(node).as_datatype_enum)
+            return int(dtype_of(node).as_datatype_enum)
         definition, attributes = op_def(node.op), node.proto.attr
         defaults = {attr.name: attr.default_value for attr in definition.attr}
         for argument, (_, count) in zip(

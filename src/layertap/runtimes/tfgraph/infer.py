@@ -12,7 +12,8 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework import tensor_util
 
 from layertap.errors import CorruptModel
-from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope, dtype_of
+from layertap.runtimes.tfgraph.iterations import iterations
+from layertap.runtimes.tfgraph.scope import LOOPS, Node, Ref, Scope, dtype_of
 
 Shape = tuple[int | None, ...]
 
@@ -36,6 +37,9 @@ class Type:
 
 
 Types = dict[Path, dict[Ref, Type]]
+
+ITERATIONS: Ref = ("", 0)
+"""No tensor: among the types of a loop's scopes, the value says how often it runs, if known."""
 
 
 def infer(scope: Scope, known: Mapping[str, Type], versions: Any) -> Types:
@@ -203,13 +207,17 @@ def _infer_branches(
     change it."""
     start = 0 if node.op in LOOPS else 1
     outer = [_passed(ref, graph, found[path]) for ref in node.inputs[start:]]
+    count = None
     if node.op in LOOPS:
+        count = iterations(node, [one.value for one in outer])
         outer = _in_loop(node.branches[-1], outer, versions)
     returned: list[list[Shape | None]] = []
     for i, inner in enumerate(node.branches):
         inside: Path = (*path, (node.name, i))
         known = dict(zip(inner.args, outer, strict=True))
         _infer(inner, known, versions, inside, found)
+        if count is not None:
+            found[inside][ITERATIONS] = Type(tf.int64, (), value=count)
         returned.append([found[inside][ref].shape for ref in inner.results])
     if node.op in LOOPS:
         return [one.shape for one in outer]
@@ -301,9 +309,3 @@ def _relaxed(before: Type, after: Type) -> Type:
         return replace(before, shape=None)
     sizes = zip(before.shape, after.shape, strict=True)
     return replace(before, shape=tuple(a if a == b else None for a, b in sizes))
-
-
-def argument_type(node: Node) -> Any:
-    """The dtype of an argument's node."""
-    assert node.op == ARGUMENT
-    return dtype_of(node)
