@@ -95,3 +95,10 @@ def test_a_wrong_reference(cli, reference, told):
     result = cli("ls", reference)
     assert result.exit_code == 2
     assert told in result.stderr
+
+
+def test_a_runtime_that_knows_no_operations_says_so(cli, int8_model):
+    done = cli("ls", int8_model, "--depth", "ops")
+    assert done.exit_code == 2
+    assert "takes no such option" in done.stderr
+    assert "depth" in done.stderr
