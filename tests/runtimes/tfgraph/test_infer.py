@@ -58,6 +58,20 @@ def test_one_loop_after_another_and_a_list() -> None:
     assert shape_of(build, "end") == (7, 4)
 
 
+def test_a_recurrence_over_time_keeps_the_batch() -> None:
+    def build(x: Any) -> None:
+        steps = tf.reshape(x, (tf.shape(x)[0], 2, 2))
+        taken = tf.TensorArray(tf.float32, 2, element_shape=(None, 2)).unstack(
+            tf.transpose(steps, (1, 0, 2))
+        )
+        made = tf.TensorArray(tf.float32, 2, element_shape=(None, 2))
+        body = lambda i, a: (i + 1, a.write(i, taken.read(i) * 2.0))  # noqa: E731
+        _, made = tf.while_loop(lambda i, _: i < 2, body, (0, made))
+        tf.identity(made.stack(), name="end")
+
+    assert shape_of(build, "end") == (2, 7, 2)
+
+
 def test_branches_that_differ() -> None:
     def build(x: Any) -> None:
         x = tf.cond(tf.reduce_sum(x) > 0, lambda: x, lambda: x[:, :2])

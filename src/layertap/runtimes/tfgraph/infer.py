@@ -28,12 +28,13 @@ _ROUNDS = 12
 @dataclass(frozen=True, slots=True)
 class Type:
     """dtype, shape (None where unknown), for handles of variables the variable's own dtype and
-    shape, and for what is known to be constant its value."""
+    shape, for what is known to be constant its value, for lists of tensors the shape of each."""
 
     dtype: Any
     shape: Shape | None
     handle: tuple[Any, Shape | None] | None = None
     value: Any = None
+    item: Shape | None = None
 
 
 Types = dict[Path, dict[Ref, Type]]
@@ -70,9 +71,9 @@ def _infer(
                 if shapes != [types[node.name, i].shape for i in range(len(shapes))]:
                     more[node.name] = shapes
             elif node.op == "TensorListStack":
-                length = _list_length(node, scope, graph)
-                if length is not None and types[node.name, 0].shape != (length, *_row(node, types)):
-                    more[node.name] = length
+                more |= _stacked(node, scope, graph, path, found)
+            elif node.op == "TensorListGetItem":
+                more |= _picked(node, scope, types)
             elif node.op == "LookupTableFindV2":
                 more[node.name] = _found(node, types)
         if all(learnt.get(name) == value for name, value in more.items()):
@@ -144,18 +145,19 @@ def _imported(
     return graph
 
 
-def _row(node: Node, types: Mapping[Ref, Type]) -> Shape:
-    return (types[node.name, 0].shape or (None,))[1:]
-
-
 def _type(tensor: Any, known: Type | None) -> Type:
-    shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
-    return Type(
-        tensor.dtype.base_dtype,
-        shape,
-        None if known is None else known.handle,
-        None if known is None else known.value,
-    )
+    shape = _shape(tensor)
+    if known is not None:
+        return replace(known, dtype=tensor.dtype.base_dtype, shape=shape)
+    item = None
+    if tensor.op.type == "TensorListFromTensor":
+        whole = _shape(tensor.op.inputs[0])
+        item = None if whole is None else whole[1:]
+    return Type(tensor.dtype.base_dtype, shape, item=item)
+
+
+def _shape(tensor: Any) -> Shape | None:
+    return None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
 
 
 def _add(skeleton: Any, node: Node, known: Type | None, learnt: Any) -> None:
@@ -170,9 +172,7 @@ def _add(skeleton: Any, node: Node, known: Type | None, learnt: Any) -> None:
             if not key.startswith("_"):
                 proto.attr[key].CopyFrom(value)
         proto.input.extend(f"{name}:{output}" for name, output in node.inputs)
-        if isinstance(learnt, int):
-            proto.attr["num_elements"].i = learnt
-        elif learnt is not None:
+        if learnt is not None:
             shapes = [tf.TensorShape(shape).as_proto() for shape in learnt]
             proto.attr["output_shapes"].list.ClearField("shape")
             proto.attr["output_shapes"].list.shape.extend(shapes)
@@ -246,22 +246,39 @@ def _common(shapes: Sequence[Shape | None]) -> Shape | None:
     return tuple(size[0] if len(set(size)) == 1 else None for size in sizes)
 
 
-def _list_length(node: Node, scope: Scope, graph: Any) -> int | None:
-    """How many tensors a list holds that was reserved before a loop that fills it in, as
-    ``tf.map_fn`` and ``tf.TensorArray`` do."""
-    name, output = through(scope, node.inputs[0], ("Identity",))
-    loop = scope.nodes[name]
+def _stacked(node: Node, scope: Scope, graph: Any, path: Path, found: Types) -> dict[str, Type]:
+    """The tensors of a list that was reserved before a loop that fills it in, as ``tf.map_fn`` and
+    ``tf.TensorArray`` do: their number was known before, their shape is known inside."""
+    loop_name, output = through(scope, node.inputs[0], ("Identity",))
+    loop = scope.nodes[loop_name]
     if loop.op not in LOOPS:
-        return None
-    body = loop.branches[-1]
-    kept = through(body, body.results[output], ("Identity", "TensorListSetItem"))
-    if kept != (body.args[output], 0):
-        return None
+        return {}
+    body, inside = loop.branches[-1], found[(*path, (loop_name, len(loop.branches) - 1))]
     made = scope.nodes[through(scope, loop.inputs[output], ("Identity",))[0]]
-    if made.op != "TensorListReserve":
-        return None
-    value = _evaluated(graph, made.inputs[1])
-    return None if value is None else int(value)
+    ref = through(body, body.results[output], ("Identity",))
+    setting = body.nodes[ref[0]]
+    if setting.op != "TensorListSetItem" or made.op != "TensorListReserve" or _resizes(setting):
+        return {}
+    if through(body, setting.inputs[0], ("Identity",)) != (body.args[output], 0):
+        return {}
+    count, item = _evaluated(graph, made.inputs[1]), inside[setting.inputs[2]]
+    now = found[path][node.name, 0]
+    length = None if count is None else int(count)
+    return {} if item.shape is None else _finer(node, now, (length, *item.shape))
+
+
+def _picked(node: Node, scope: Scope, types: Mapping[Ref, Type]) -> dict[str, Type]:
+    """A tensor of a list that was made by taking a tensor apart."""
+    item = types[through(scope, node.inputs[0], ("Identity",))].item
+    now = types[node.name, 0]
+    return {} if item is None else _finer(node, now, item)
+
+
+def _finer(node: Node, now: Type, shape: Shape) -> dict[str, Type]:
+    """What is learnt of a node's result by a second shape of it; nothing if that is known."""
+    if now.shape is not None and len(now.shape) == len(shape):
+        shape = tuple(b if a is None else a for a, b in zip(now.shape, shape, strict=True))
+    return {} if now.shape == shape else {node.name: Type(now.dtype, shape)}
 
 
 def through(scope: Scope, ref: Ref, ops: Sequence[str]) -> Ref:
@@ -299,7 +316,7 @@ def _invariant(body: Scope, before: Sequence[Type]) -> Iterator[Type]:
     """What is known of loop variables: a value only where the body passes it on as it is."""
     for arg, result, known in zip(body.args, body.results, before, strict=True):
         same = through(body, result, ("Identity",)) == (arg, 0)
-        yield known if same else replace(known, value=None)
+        yield known if same else replace(known, value=None, item=None)
 
 
 def _relaxed(before: Type, after: Type) -> Type:
