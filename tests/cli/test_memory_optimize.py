@@ -73,7 +73,7 @@ def test_flags_that_do_not_go_together(cli, chain: Path) -> None:
 
 def test_errors_are_documents_too(cli, chain: Path) -> None:
     result = cli("memory", chain, "--optimize", "-o", chain, "--share", "none", "--json")
-    assert json.loads(result.stdout)["error"] == "SourceError"
+    assert json.loads(result.stdout)["error"] == "StoreError"
 
 
 def test_the_choices_are_those_of_the_interface() -> None:

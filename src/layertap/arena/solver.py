@@ -5,15 +5,28 @@ Source of the solver: https://developers.google.com/optimization/cp/cp_solver
 
 from __future__ import annotations
 
+import json
+import logging
 import math
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
-from layertap.arena.buffers import ALIGNMENT, extent
+from layertap.arena.buffers import ALIGNMENT
 from layertap.arena.packing import Packed, Problem, measured
 
 MOST_PAIRS = 5_000
 """Pairs of buffers alive together up to which the solver is asked; more would take it minutes to
 set out."""
+
+
+_PATIENCE = 20
+"""Seconds to wait for the solver's process, and for each unit of effort; machines differ."""
+
+logger = logging.getLogger(__name__)
 
 
 def installed() -> bool:
@@ -35,39 +48,52 @@ def improved(problem: Problem, packed: Packed, *, effort: float) -> Packed:
 
 
 def _solved(problem: Problem, packed: Packed, effort: float) -> tuple[list[int], int]:
-    from ortools.sat.python import cp_model
-
-    model = cp_model.CpModel()
-    start = packed.offsets
-    height = extent(problem.buffers, start) // ALIGNMENT
-    head = model.new_int_var(packed.bound // ALIGNMENT, height, "head")
-    at = []
-    for i, buffer in enumerate(problem.buffers):
-        size = buffer.size // ALIGNMENT
-        at.append(model.new_int_var(0, max(0, height - size), f"at{i}"))
-        model.add(at[i] + size <= head)
-        model.add_hint(at[i], start[i] // ALIGNMENT)
-    for i, j in problem.pairs():
-        above, below = model.new_bool_var(f"{i}>{j}"), model.new_bool_var(f"{i}<{j}")
-        model.add(at[i] - at[j] >= problem.rise(i, j) // ALIGNMENT).only_enforce_if(above)
-        model.add(at[j] - at[i] >= problem.rise(j, i) // ALIGNMENT).only_enforce_if(below)
-        ways = [above, below]
-        if problem.may_coincide(i, j):
-            ways.append(model.new_bool_var(f"{i}={j}"))
-            model.add(at[i] == at[j]).only_enforce_if(ways[-1])
-        model.add_bool_or(ways)
-    model.minimize(head)
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = 0
-    solver.parameters.max_deterministic_time = effort
-    status = solver.solve(model)
-    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return list(start), packed.bound
-    offsets = [int(solver.value(place)) * ALIGNMENT for place in at]
+    pairs = [
+        [
+            i,
+            j,
+            problem.rise(i, j) // ALIGNMENT,
+            problem.rise(j, i) // ALIGNMENT,
+            problem.may_coincide(i, j),
+        ]
+        for i, j in problem.pairs()
+    ]
+    answer = _asked(
+        {
+            "sizes": [buffer.size // ALIGNMENT for buffer in problem.buffers],
+            "start": [offset // ALIGNMENT for offset in packed.offsets],
+            "bound": packed.bound // ALIGNMENT,
+            "pairs": pairs,
+            "effort": effort,
+        }
+    )
+    if answer is None:
+        return list(packed.offsets), packed.bound
     # A bound of 41.3 units means 42, one of 41.0000001 means 41.
-    proven = math.ceil(solver.best_objective_bound - 1e-6) * ALIGNMENT
-    return offsets, max(packed.bound, proven)
+    proven = math.ceil(answer["bound"] - 1e-6) * ALIGNMENT
+    return [at * ALIGNMENT for at in answer["offsets"]], max(packed.bound, proven)
+
+
+def _asked(question: dict[str, Any]) -> dict[str, Any] | None:
+    """The answer of the solver's process; None where it has none, or did not come to an end."""
+    ours = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
+    try:
+        done = subprocess.run(
+            # -P: a file of the working directory must not shadow a module.
+            [sys.executable, "-P", "-m", "layertap.arena.cp_sat"],
+            input=json.dumps(question),
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE + _PATIENCE * question["effort"],
+            check=True,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        logger.warning("the solver failed, its layout is left out: %s", error)
+        return None
+    answer: dict[str, Any] | None = json.loads(done.stdout)
+    return answer
 
 
 __all__ = ["MOST_PAIRS", "improved", "installed"]
