@@ -11,7 +11,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 tf = pytest.importorskip("tensorflow")
 
 from layertap.errors import CorruptModel  # noqa: E402
-from layertap.runtimes.tfgraph.order import in_order  # noqa: E402
 from layertap.runtimes.tfgraph.scope import flatten, readable  # noqa: E402
 
 
@@ -63,7 +62,7 @@ def test_what_waits_for_a_call_waits_for_what_it_does() -> None:
     scope = flatten(traced(outer, ROW))
     (change,) = (n.name for n in scope.nodes.values() if n.op == "AssignAddVariableOp")
     reads = [n for n in scope.nodes.values() if n.op == "ReadVariableOp"]
-    order = [node.name for node in in_order(scope.nodes)]
+    order = list(scope.nodes)
     later = [read for read in reads if order.index(read.name) > order.index(change)]
     assert any(change in scope.ancestors([read.name]).nodes for read in later)
 

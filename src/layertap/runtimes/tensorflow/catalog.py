@@ -19,7 +19,6 @@ from layertap.runtimes.tensorflow.writes import HANDING_ON, writes
 from layertap.runtimes.tfgraph.accumulate import Place
 from layertap.runtimes.tfgraph.classic import Contexts, contexts_of
 from layertap.runtimes.tfgraph.infer import ITERATIONS, Path, Shape, Type, Types, infer, through
-from layertap.runtimes.tfgraph.order import in_order
 from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope
 
 HIDDEN = "layertap/"
@@ -117,7 +116,7 @@ class _Lister:
         return self._result
 
     def _scope(self, scope: Scope, inside: _Inside) -> None:
-        for node in in_order(scope.nodes):
+        for node in scope.nodes.values():
             reason = self._why_not(node, inside)
             if reason:
                 self._broken[inside.path, node.name] = reason

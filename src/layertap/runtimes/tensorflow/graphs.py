@@ -20,8 +20,7 @@ from layertap.runtimes.tensorflow.variables import Variable
 from layertap.runtimes.tensorflow.writes import writes
 from layertap.runtimes.tfgraph.classic import contexts_of
 from layertap.runtimes.tfgraph.infer import Shape, infer
-from layertap.runtimes.tfgraph.order import in_order
-from layertap.runtimes.tfgraph.scope import Node, Ref, Scope, dtype_of, flatten
+from layertap.runtimes.tfgraph.scope import Node, Ref, Scope, dtype_of, flatten, ordered
 
 PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 TABLES = (
@@ -146,7 +145,7 @@ def _cut(scope: Scope, fed: Sequence[Ref], versions: Any) -> tuple[Scope, tuple[
     for node in scope.nodes.values():
         inputs = tuple(given.get(ref, ref) for ref in node.inputs)
         nodes[node.name] = replace(nodes[node.name], inputs=inputs)
-    return replace(scope, nodes=nodes), tuple(given.get(ref, ref) for ref in fed)
+    return ordered(replace(scope, nodes=nodes)), tuple(given.get(ref, ref) for ref in fed)
 
 
 def _machinery(scope: Scope) -> dict[str, str]:
@@ -168,7 +167,7 @@ def _only_for(scope: Scope, machinery: Mapping[str, str]) -> dict[str, str]:
     """What nothing but the machinery needs, the initial values of variables for instance."""
     users: dict[str, list[str]] = {name: [] for name in scope.nodes}
     found: dict[str, str] = {}
-    for node in reversed(list(in_order(scope.nodes))):
+    for node in reversed(scope.nodes.values()):
         own = users[node.name]
         if own and node.op not in _VALUES and all(n in machinery or n in found for n in own):
             found[node.name] = machinery.get(own[0]) or found[own[0]]
@@ -235,7 +234,7 @@ def _ends(scope: Scope, inputs: Sequence[Input]) -> list[Ref]:
     contexts = contexts_of(scope)
     fed = {one.node for one in inputs}
     reached = set(fed)
-    for node in in_order(scope.nodes):
+    for node in scope.nodes.values():
         if any(ref[0] in reached for ref in node.inputs):
             reached.add(node.name)
     ends = [(name, 0) for name in scope.nodes if name in reached - consumed - fed]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tensorflow.core.framework import node_def_pb2
 
 from layertap.runtimes.tfgraph.accumulate import Builder
-from layertap.runtimes.tfgraph.scope import Node, Scope, dtype_of, op_def
+from layertap.runtimes.tfgraph.scope import Node, Scope, dtype_of, op_def, ordered
 
 _KINDS = ("VariableV2", "Variable")
 _ASSIGNMENTS = {
@@ -33,7 +33,7 @@ def modernized(scope: Scope) -> tuple[Scope, dict[str, str]]:
             reason = _convert(build, node, references)
             if reason:
                 broken[node.name] = reason
-    return replace(scope, nodes=build.nodes), broken
+    return ordered(replace(scope, nodes=build.nodes)), broken
 
 
 def _resource(node: Node) -> Node:

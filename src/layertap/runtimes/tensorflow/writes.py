@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from layertap.runtimes.tfgraph.order import in_order
 from layertap.runtimes.tfgraph.scope import LOOPS, Scope
 
 READS = frozenset(
@@ -33,7 +32,7 @@ def writes(scope: Scope, resources: Mapping[str, str]) -> dict[str, str]:
 
 def _writes(scope: Scope, resources: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     known = dict(resources)
-    for node in in_order(scope.nodes):
+    for node in scope.nodes.values():
         handles = [known.get(ref[0], "") for ref in node.inputs]
         if not any(handles):
             continue

@@ -13,8 +13,7 @@ import tensorflow as tf
 
 from layertap.runtimes.tfgraph.accumulate import Builder, Listed, Push, forms_of
 from layertap.runtimes.tfgraph.infer import Type
-from layertap.runtimes.tfgraph.order import BACK, in_order
-from layertap.runtimes.tfgraph.scope import Node, Ref, Scope
+from layertap.runtimes.tfgraph.scope import BACK, Node, Ref, Scope
 
 OPS = frozenset(
     {
@@ -71,7 +70,7 @@ class Contexts:
     def __post_init__(self) -> None:
         self._refs: dict[Ref, Context] = {}
         self._nodes: dict[str, Context] = {}
-        for node in in_order(self.scope.nodes):
+        for node in self.scope.nodes.values():
             self._nodes[node.name] = self._context(node)
         conditions = (node for node in self.scope.nodes.values() if node.op == "LoopCond")
         self._deciding = {self._nodes[n.name].frames: (n.name, 0) for n in conditions}

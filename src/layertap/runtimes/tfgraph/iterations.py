@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from layertap.runtimes.tfgraph.order import in_order
-from layertap.runtimes.tfgraph.scope import ARGUMENT, Node, Ref, Scope
+from layertap.runtimes.tfgraph.scope import ARGUMENT, Node, Ref, Scope, in_order
 
 MOST = 2_000
 """Loops are counted up to here: beyond, counting would be felt."""

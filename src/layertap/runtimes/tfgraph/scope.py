@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,8 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 
 LOOPS = ("While", "StatelessWhile")
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+BACK = ("NextIteration", "RefNextIteration")
+"""What hands a value to the next iteration of a loop of TensorFlow 1."""
 ARGUMENT = "_Arg"
 _TRIVIAL = frozenset(
     {ARGUMENT, "Placeholder", "VarHandleOp", "Identity", "NoOp", "Const", "HashTableV2"}
@@ -53,8 +56,9 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Nodes by name, in no particular order; of a function also its arguments, results, and
-    ``effects``: the nodes that must run whether or not a result needs them."""
+    """Nodes by name, each after those that it needs, but for what rewriting adds; of a function
+    also its arguments, results, and ``effects``: nodes that must run whether or not a result needs
+    them."""
 
     nodes: dict[str, Node]
     args: tuple[str, ...] = ()
@@ -75,6 +79,35 @@ class Scope:
             todo.extend(node.controls)
         kept = {name: node for name, node in self.nodes.items() if name in needed}
         return replace(self, nodes=kept)
+
+
+def ordered(scope: Scope) -> Scope:
+    """``scope`` with its nodes in an order in which they can run."""
+    return replace(scope, nodes={node.name: node for node in in_order(scope.nodes)})
+
+
+def in_order(nodes: Mapping[str, Node]) -> Iterator[Node]:
+    """Every node after those that it needs, else in the given order; what a loop of old hands to
+    its next iteration counts as needed by nobody."""
+    position = {name: i for i, name in enumerate(nodes)}
+    waiting: dict[str, int] = {}
+    followers: dict[str, list[str]] = {name: [] for name in nodes}
+    for node in nodes.values():
+        needed = {ref[0] for ref in node.inputs} | set(node.controls)
+        needed = {name for name in needed if nodes[name].op not in BACK}
+        waiting[node.name] = len(needed)
+        for name in needed:
+            followers[name].append(node.name)
+    ready = [position[name] for name, count in waiting.items() if not count]
+    heapq.heapify(ready)
+    names = list(nodes)
+    while ready:
+        node = nodes[names[heapq.heappop(ready)]]
+        yield node
+        for name in followers[node.name]:
+            waiting[name] -= 1
+            if not waiting[name]:
+                heapq.heappush(ready, position[name])
 
 
 def output_counts(op: op_def_pb2.OpDef, attributes: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -145,7 +178,8 @@ def flatten(
     if missing is not None:
         raise missing_node(missing)
     ends = _once(end for name in effects for end in flat.last(ids[name]))
-    return Scope(flat.settled(), (), tuple(flat.final((ids[n], i)) for n, i in refs), ends)
+    found = tuple(flat.final((ids[name], output)) for name, output in refs)
+    return ordered(Scope(flat.settled(), (), found, ends))
 
 
 def _ancestors(nodes: list[Any], keep: Sequence[str]) -> list[Any]:
@@ -309,7 +343,7 @@ class _Flat:
             return flat.final(args[ref[0]] if ref[0] in args else (ids[ref[0]], ref[1]))
 
         effects = _once(end for effect in body.effects for end in flat.last(ids[effect]))
-        return Scope(settled, tuple(body.args), tuple(map(own, body.results)), effects)
+        return ordered(Scope(settled, tuple(body.args), tuple(map(own, body.results)), effects))
 
     def final(self, ref: Ref) -> Ref:
         while ref in self.aliases:
