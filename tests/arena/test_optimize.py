@@ -16,6 +16,8 @@ from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, writ
 from layertap.tflite.model import parse
 from layertap.tflite.relayout import with_layout
 
+pytestmark = pytest.mark.slow  # solves layouts
+
 HOST = load_target("host")
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 import layertap
+
+pytestmark = pytest.mark.slow  # starts every runtime
 
 
 def test_it_starts_the_runtimes_and_the_store(cli_json):

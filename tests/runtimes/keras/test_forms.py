@@ -15,6 +15,8 @@ keras = pytest.importorskip("keras")
 import layertap  # noqa: E402
 from layertap.errors import FeedError, RuntimeFailure  # noqa: E402
 
+pytestmark = pytest.mark.slow  # traces a model per test
+
 L = keras.layers
 
 

@@ -18,6 +18,8 @@ from layertap.runtimes.tflm import session as session_module
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 from layertap.tflite.model import parse
 
+pytestmark = pytest.mark.slow  # starts a worker per arena
+
 WIDTH = 256
 
 
