@@ -289,3 +289,14 @@ def test_recurrent_layers_at_the_depth_of_operations() -> None:
         tanhs = [name for name in run if name.startswith("lstm/lstm_cell/" + TANH)]
         assert [run[name].raw.shape for name in tanhs] == [(2, 4, 3)] * 2
         close(run[tanhs[1]].raw, np.tanh(run["lstm:cell_steps"].raw))
+
+
+def test_a_last_batch_of_one_sample() -> None:
+    inputs = keras.Input((4, 2), name="x")
+    net = keras.Model(inputs, L.LSTM(3, name="lstm")(inputs))
+    x = normal(3, 4, 2)
+    with layertap.open(net, depth="ops") as model:
+        run, whole = model.capture(x, batch_size=2), model.capture(x)
+    for name, capture in whole.items():
+        if capture.tap.per == "sample":
+            np.testing.assert_allclose(run[name].raw, capture.raw, 1e-5, 1e-6, err_msg=name)

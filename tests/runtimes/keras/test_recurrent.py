@@ -321,3 +321,16 @@ def test_any_recurrent_layer(made: dict[str, Any], batch: int, length: int) -> N
         names = ["hidden", "cell"][: 1 + (kind is L.LSTM)]
     masked = made["masked"]
     check(layer, (padded if masked else normal)(batch, length, 2), names, masked)
+
+
+def test_a_number_of_calls_that_depends_on_the_input_takes_an_example() -> None:
+    lstm = L.LSTM(2)
+    inputs = keras.Input((None, 3, 2), name="x")
+    net = keras.Model(inputs, L.TimeDistributed(lstm, name="timed")(inputs))
+    with layertap.open(net) as model:
+        assert not model.graph.complete
+        for length in (2, 4):
+            x = normal(2, length, 3, 2)
+            run = model.capture(x)
+            assert run["timed:cell"].raw.shape == (2, length, 2)
+            np.testing.assert_allclose(run["timed"].raw, numpy(net(x)), 2e-5, 2e-6)

@@ -85,8 +85,10 @@ class KerasSession:
         self._inputs = inputs_of(source.model, inputs)
         self._weights: dict[str, Weight] = {}
         self._loops: dict[str, int] = {}
+        self._doubled: set[tuple[str, ...]] = set()
         self._graphs: dict[Any, Graph] = {}
         self._compiled: dict[Any, Compiled] = {}
+        self._traced = False
         complete = self._declared()
         self._traced = complete is None
         self._graph = complete or self._assemble({}, [], complete=False)
@@ -184,13 +186,33 @@ class KerasSession:
     ) -> None:
         self._check_open()
         arrays = self._inputs.arrays(feed)
-        values: Iterator[Array] = iter(self._compute(arrays, wanted) if wanted else ())
+        read = self._compute if wanted not in self._doubled or not _is_one(arrays) else self._as_two
+        try:
+            values: Iterator[Array] = iter(read(arrays, wanted) if wanted else ())
+        except RunError as error:
+            lacking = self._operations and not isinstance(error, RuntimeFailure)
+            if not lacking or not _is_one(arrays) or wanted in self._doubled:
+                raise
+            self._doubled.add(wanted)
+            values = iter(self._as_two(arrays, wanted))
         for tap in taps:
             if tap.kind == "input":
                 emit(tap, arrays[tap.name].copy())
                 continue
             value, loops = next(values), self._loops.get(tap.name, 0)
             emit(tap, np.ascontiguousarray(np.moveaxis(value, loops, 0)) if loops else value)
+
+    def _as_two(self, arrays: Mapping[str, Array], wanted: tuple[str, ...]) -> list[Array]:
+        """One sample, run as two equal ones: with a batch of one Keras may take other operations
+        than those listed, since the sizes of its tensors fit more than one."""
+        twice = {name: np.repeat(a, 2, axis=0) if a.ndim else a for name, a in arrays.items()}
+        values = self._compute(twice, wanted)
+        return [
+            value
+            if self._graph[name].per != "sample"
+            else value.take([0], axis=self._loops.get(name, 0))
+            for name, value in zip(wanted, values, strict=True)
+        ]
 
     def _compute(self, arrays: Mapping[str, Array], wanted: tuple[str, ...]) -> list[Array]:
         names = tuple(arrays)
@@ -210,7 +232,9 @@ class KerasSession:
             ) from error
 
     def _target(self, names: tuple[str, ...]) -> Target:
-        declared = {spec.name: spec.shape for spec in self.inputs}
+        # A graph that came from an example holds for its sizes.
+        known = () if self._traced else self.inputs
+        declared = {spec.name: spec.shape for spec in known}
         return Target(
             self._model,
             partial(self._inputs.call, self._model, names),
@@ -226,14 +250,16 @@ class KerasSession:
         if not self._inputs.known or any(spec.shape is None for spec in specs):
             return None
         # How many operations there are can depend on sizes, and so can calls in a Python loop.
-        sized = self._engine.loops or self._operations
+        layers = self._model._flatten_layers()
+        timed = any(isinstance(layer, keras.layers.TimeDistributed) for layer in layers)
+        sized = self._engine.loops or self._operations or timed
         if (
             sized and any(None in (spec.shape or ())[1:] for spec in specs)
         ) or not describe.is_built(self._model):
             return None
         first, second = (_filled(specs, BATCHES[i], FREE[i]) for i in (0, 1))
         try:
-            return self._describe(first, second)
+            return self._describe(first, second, sized=True)
         except LayertapError:
             return None
 
@@ -269,8 +295,9 @@ class KerasSession:
         except Exception as error:
             raise self._refused(specs, error) from error
 
-    def _describe(self, first: Specs, second: Specs) -> Graph:
-        """The graph from two calls on abstract tensors of different sizes."""
+    def _describe(self, first: Specs, second: Specs, *, sized: bool = False) -> Graph:
+        """The graph from two calls on abstract tensors of different sizes; with ``sized`` it must
+        be the same for both. Raises FeedError."""
         try:
             found = [
                 describe.probe(
@@ -286,6 +313,8 @@ class KerasSession:
                 first.items(), second.values(), strict=True
             )
         }
+        if sized and {one.value.name for one in found[0]} != {one.value.name for one in found[1]}:
+            raise FeedError("what the model calls depends on the sizes of its input")
         values = describe.merge(found[0], found[1], (_batch(first), _batch(second)))
         return self._assemble(inputs, values, complete=True)
 
@@ -323,6 +352,10 @@ def _filled(specs: Sequence[InputSpec], batch: int, free: int) -> Specs:
         first = (batch if shape[0] is None else shape[0],) if shape else ()
         filled[spec.name] = ((*first, *sizes), str(spec.dtype))
     return filled
+
+
+def _is_one(arrays: Mapping[str, Array]) -> bool:
+    return {len(array) for array in arrays.values() if array.ndim} == {1}
 
 
 def _batch(specs: Specs) -> int | None:
