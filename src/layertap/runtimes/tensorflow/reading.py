@@ -15,7 +15,7 @@ from layertap.errors import FeedError
 from layertap.runtimes.tensorflow.catalog import Catalog, Found
 from layertap.runtimes.tensorflow.graphs import TABLES
 from layertap.runtimes.tensorflow.opened import Opened
-from layertap.runtimes.tensorflow.variables import Variable
+from layertap.runtimes.tensorflow.variables import Stored, Variable
 from layertap.runtimes.tensorflow.writes import writes
 from layertap.runtimes.tfgraph.accumulate import Listed, expose
 from layertap.runtimes.tfgraph.classic import Contexts, expose_classic
@@ -26,11 +26,13 @@ _numbers = itertools.count()
 
 
 class Variables:
-    """The variables that one selection needs: live ones as they are, others once copied, and those
-    that the graph assigns as copies that start anew with each batch."""
+    """The variables that one selection needs: live ones as they are, stored ones as copies in
+    ``kept`` that all selections share, others as copies of its own. Those that the graph assigns
+    start anew with each batch."""
 
-    def __init__(self, opened: Opened, scope: Scope) -> None:
+    def __init__(self, opened: Opened, scope: Scope, kept: dict[str, Any]) -> None:
         self._opened = opened
+        self._kept = kept
         self._written = frozenset(writes(scope, opened.resources).values())
         self._copies: dict[str, Any] = {}
         self.handles = {
@@ -45,11 +47,13 @@ class Variables:
         live = variable.handle()
         if live is not None and name not in self._written:
             return live
-        if name not in self._copies:
+        never_changes = isinstance(variable, Stored) and name not in self._written
+        copies = self._kept if never_changes else self._copies
+        if name not in copies:
             with eagerly():
                 value = tf.constant(variable.read(), variable.dtype)
-                self._copies[name] = tf.Variable(value, shape=variable.shape, trainable=False)
-        return self._copies[name].handle
+                copies[name] = tf.Variable(value, shape=variable.shape, trainable=False)
+        return copies[name].handle
 
     def reset(self) -> None:
         """Give assigned variables the values that the model has at present."""
@@ -69,19 +73,21 @@ def _without_value(variable: Variable) -> Any:
         )
 
 
-class Starter:
-    """Fills the tables of a graph, once, when something needs them."""
+class Shared:
+    """What all selections of a session share: copies of stored variables, and tables, which are
+    filled once, when something needs them."""
 
     def __init__(self, opened: Opened) -> None:
+        self.variables: dict[str, Any] = {}
         self._opened: Opened | None = opened
 
-    def __call__(self, scope: Scope) -> None:
-        """Called with what is about to run."""
+    def start(self, scope: Scope) -> None:
+        """Fill the tables if ``scope``, which is about to run, needs them."""
         opened = self._opened
         if opened is None or not opened.starts or not opened.starts.effects:
             return
         if any(node.op in TABLES for node in scope.nodes.values()):
-            handles = Variables(opened, opened.starts).handles
+            handles = Variables(opened, opened.starts, self.variables).handles
             program = Program(opened.starts, {}, handles, opened.library, opened.versions)
             Compiled(program, (), opened.starts.effects)(())
             self._opened = None
@@ -96,15 +102,15 @@ class Reading:
         listed: Catalog,
         taps: Sequence[TapPoint],
         fed: Sequence[str],
-        starter: Starter,
+        shared: Shared,
     ) -> None:
         self._found = [listed.found[tap.name] for tap in taps]
         scope, self._places = _brought_out(opened.scope, listed.contexts, self._found)
         fetches = [ref for place in self._places for ref in _refs(place)]
         scope = scope.ancestors(fetches)
         _check_fed(opened, scope, fed)
-        starter(scope)
-        self._variables = Variables(opened, scope)
+        shared.start(scope)
+        self._variables = Variables(opened, scope, shared.variables)
         given = {
             one.node: tf.TensorSpec(one.shape, one.dtype)
             for one in opened.inputs

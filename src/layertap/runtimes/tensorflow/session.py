@@ -21,7 +21,7 @@ from layertap.runtimes.tensorflow.catalog import Catalog, catalog
 from layertap.runtimes.tensorflow.export import extractor, save
 from layertap.runtimes.tensorflow.live import Untraced, brief
 from layertap.runtimes.tensorflow.opened import Input, Opened
-from layertap.runtimes.tensorflow.reading import Reading, Starter
+from layertap.runtimes.tensorflow.reading import Reading, Shared
 
 REASON = (
     "TensorFlow's graph optimizer fuses and folds operations differently when values in between "
@@ -42,7 +42,7 @@ class TensorFlowSession:
         self._batching = Batching(True, None)
         self._catalog = Catalog(Graph((), complete=False))
         self._traced: dict[Any, tuple[Opened, Batching, Catalog]] = {}
-        self._starter: Starter | None = None
+        self._shared: Shared | None = None
         self._untraced = isinstance(source, Untraced)
         if isinstance(source, Opened):
             self._untraced = any(one.shape is None for one in source.inputs)
@@ -124,7 +124,7 @@ class TensorFlowSession:
         return to
 
     def close(self) -> None:
-        self._source = self._opened = None
+        self._source = self._opened = self._shared = None
         self._traced.clear()
         self._catalog.weights.clear()
 
@@ -189,9 +189,9 @@ class TensorFlowSession:
 
     def _reading(self, taps: Sequence[TapPoint], fed: tuple[str, ...]) -> Reading:
         assert self._opened is not None
-        if self._starter is None:
-            self._starter = Starter(self._opened)
-        return Reading(self._opened, self._catalog, taps, fed, self._starter)
+        if self._shared is None:
+            self._shared = Shared(self._opened)
+        return Reading(self._opened, self._catalog, taps, fed, self._shared)
 
     def _samples(self, arrays: Mapping[str, Array]) -> int:
         counted = (one.name for one in self._fed() if self._batching.counts(one))
