@@ -115,13 +115,13 @@ def check(layer: Any, x: Any, names: list[str], masked: bool = False) -> None:
     last = [f"{layer.name}:{name}" for name in names]
     with layertap.open(net) as model:
         run = model.capture(x, [*last, *steps, layer.name])
-        alone = model.capture(x, steps[-1])
-        bare = model.capture(x, layer.name)
+        if BACKEND != "jax":  # where each selection takes seconds to compile
+            alone, bare = model.capture(x, steps[-1]), model.capture(x, layer.name)
+            same(run[layer.name].raw, bare[layer.name].raw, layer.name)
+            same(alone[steps[-1]].raw, run[steps[-1]].raw, steps[-1])
         assert {model.graph[name].kind for name in (*last, *steps)} == {"state"}
         assert model.graph[steps[0]].shape == (None, *run[steps[0]].raw.shape[1:])
-    same(run[layer.name].raw, bare[layer.name].raw, layer.name)
     same(run[layer.name].raw, compiled(net, x)[0], layer.name)
-    same(alone[steps[-1]].raw, run[steps[-1]].raw, steps[-1])
     sequence, states = returned(layer, x, masked)
     for name, state in zip(last, states, strict=True):
         same(run[name].raw, state, name)
@@ -305,7 +305,7 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
 
 @pytest.mark.slow
 @settings(
-    max_examples=6 if BACKEND == "tensorflow" else 3,
+    max_examples=6 if BACKEND == "tensorflow" else 2,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
