@@ -17,6 +17,7 @@ import layertap  # noqa: E402
 from layertap.core.graph import COMPUTED  # noqa: E402
 from layertap.errors import NoSuchTap, SourceError, Untappable  # noqa: E402
 
+pytestmark = pytest.mark.slow  # traces a model per test
 L = keras.layers
 ops = keras.ops
 BACKEND = keras.backend.backend()

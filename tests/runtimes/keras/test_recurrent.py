@@ -18,6 +18,7 @@ keras = pytest.importorskip("keras")
 import layertap  # noqa: E402
 from layertap.errors import NoSuchTap  # noqa: E402
 
+pytestmark = pytest.mark.slow  # traces a model per test
 L = keras.layers
 BACKEND = keras.backend.backend()
 
