@@ -14,7 +14,7 @@ from layertap.arena.buffers import UNUSED
 from layertap.tflite.flatbuffer import damaged
 from layertap.tflite.model import Operator, TfliteModel
 
-MAX_SCOPES = 1 << 17
+MAX_SCOPES = 1 << 16
 """Scopes a model may have; subgraphs that run one another could make a small file take forever."""
 
 MAX_TOUCHES = 1 << 22

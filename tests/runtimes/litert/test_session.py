@@ -30,6 +30,7 @@ from layertap.testing.tflite import (
 )
 from layertap.testing.tflite_cases import known_model
 
+pytestmark = pytest.mark.slow  # starts a worker per test
 RESOLVERS = {
     "default": OpResolverType.AUTO,
     "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,

@@ -30,6 +30,7 @@ from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, writ
 from layertap.testing.tflite_cases import known_model
 from layertap.tflite.edit import OFFLINE_PLAN
 
+pytestmark = pytest.mark.slow  # starts a worker per test
 # The oracle: the interpreter itself, told to preserve all tensors. In a process of its own, since
 # it ends the process when something is wrong.
 PRESERVED = """
