@@ -62,8 +62,8 @@ def _infer(
     learnt: dict[str, Any] = {}
     starts: dict[str, Shape | None] = {}
     for _ in range(_ROUNDS):
-        graph = _imported(scope, known, versions, learnt)
-        types = found[path] = _types(graph, known)
+        graph, types = _imported(scope, known, versions, learnt)
+        found[path] = types
         more = _merges(scope, types, learnt, starts)
         for node in scope.nodes.values():
             if node.branches:
@@ -80,7 +80,7 @@ def _infer(
             return
         learnt |= more
     unsettled = {node.name: None for node in scope.nodes.values() if _starts_loop(scope, node)}
-    found[path] = _types(_imported(scope, known, versions, learnt | unsettled), known)
+    _, found[path] = _imported(scope, known, versions, learnt | unsettled)
 
 
 def _merges(
@@ -104,14 +104,6 @@ def _merges(
     return {node.name: _relaxed(learnt[node.name], types[node.inputs[1]]) for node in loops}
 
 
-def _types(graph: Any, known: Mapping[str, Type]) -> dict[Ref, Type]:
-    return {
-        (operation.name, i): _type(tensor, known.get(operation.name))
-        for operation in graph.get_operations()
-        for i, tensor in enumerate(operation.outputs)
-    }
-
-
 def _starts_loop(scope: Scope, node: Node) -> bool:
     """Whether a node is where a loop of TensorFlow 1 begins anew."""
     if node.op != "Merge" or len(node.inputs) != 2:
@@ -129,20 +121,26 @@ def _found(node: Node, types: Mapping[Ref, Type]) -> Type:
 
 def _imported(
     scope: Scope, known: Mapping[str, Type], versions: Any, learnt: Mapping[str, Any]
-) -> Any:
-    skeleton = graph_pb2.GraphDef(versions=versions)
+) -> tuple[Any, dict[Ref, Type]]:
+    """``scope`` as a graph without large constants, and the type of each tensor."""
+    skeleton = _Skeleton(versions)
     for node in scope.nodes.values():
-        _add(skeleton, node, known.get(node.name), learnt.get(node.name))
+        skeleton.add(node, known.get(node.name), learnt.get(node.name))
     graph = tf.Graph()
     try:
         with graph.as_default():
-            tf.graph_util.import_graph_def(skeleton, name="")
+            tf.graph_util.import_graph_def(skeleton.finished(), name="")
     except (ValueError, tf.errors.OpError) as error:
         raise CorruptModel(
             f"TensorFlow refuses the graph: {str(error).strip().partition(chr(10))[0][:300]}",
             hint="the file is damaged, or inputs were given shapes that do not fit",
         ) from error
-    return graph
+    types = {
+        (operation.name, i): _type(tensor, known.get(operation.name))
+        for operation in graph.get_operations()
+        for i, tensor in enumerate(operation.outputs)
+    }
+    return graph, types | skeleton.large
 
 
 def _type(tensor: Any, known: Type | None) -> Type:
@@ -160,13 +158,28 @@ def _shape(tensor: Any) -> Shape | None:
     return None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
 
 
-def _add(skeleton: Any, node: Node, known: Type | None, learnt: Any) -> None:
-    proto = skeleton.node.add(name=node.name)
-    if known is None and node.op == "Const":
-        known = _large(node)
-    if isinstance(learnt, Type):
-        known = learnt
-    if known is None:
+class _Skeleton:
+    """A GraphDef that says what decides about shapes. ``large``: constants that are not in it; one
+    placeholder stands for all that are alike."""
+
+    def __init__(self, versions: Any) -> None:
+        self._graph = graph_pb2.GraphDef(versions=versions)
+        self._stand_ins: dict[str, str] = {}
+        self._alike: dict[tuple[Any, Shape | None], str] = {}
+        self.large: dict[Ref, Type] = {}
+
+    def add(self, node: Node, known: Type | None, learnt: Any) -> None:
+        if isinstance(learnt, Type):
+            known = learnt
+        if known is None and node.op == "Const":
+            large = _large(node)
+            if large is not None:
+                self._stand_in(node.name, large)
+                return
+        proto = self._graph.node.add(name=node.name)
+        if known is not None:
+            _declare(proto, known)
+            return
         proto.op = node.op
         for key, value in node.proto.attr.items():
             if not key.startswith("_"):
@@ -176,7 +189,27 @@ def _add(skeleton: Any, node: Node, known: Type | None, learnt: Any) -> None:
             shapes = [tf.TensorShape(shape).as_proto() for shape in learnt]
             proto.attr["output_shapes"].list.ClearField("shape")
             proto.attr["output_shapes"].list.shape.extend(shapes)
-    elif known.value is not None:
+
+    def finished(self) -> Any:
+        for proto in self._graph.node if self._stand_ins else ():
+            for i, text in enumerate(proto.input):
+                name, _, output = text.rpartition(":")
+                if name in self._stand_ins:
+                    proto.input[i] = f"{self._stand_ins[name]}:{output}"
+        return self._graph
+
+    def _stand_in(self, name: str, kind: Type) -> None:
+        alike = (kind.dtype, kind.shape)
+        if alike not in self._alike:
+            self._alike[alike] = name
+            _declare(self._graph.node.add(name=name), kind)
+        self._stand_ins[name] = self._alike[alike]
+        self.large[name, 0] = kind
+
+
+def _declare(proto: Any, known: Type) -> None:
+    """Make a node of what is known of its result."""
+    if known.value is not None:
         proto.op = "Const"
         proto.attr["dtype"].type = known.dtype.as_datatype_enum
         proto.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(known.value, known.dtype))
@@ -184,7 +217,7 @@ def _add(skeleton: Any, node: Node, known: Type | None, learnt: Any) -> None:
         proto.op = "VarHandleOp"
         proto.attr["dtype"].type = known.handle[0].as_datatype_enum
         proto.attr["shape"].shape.CopyFrom(tf.TensorShape(known.handle[1]).as_proto())
-        proto.attr["shared_name"].s = node.name.encode()
+        proto.attr["shared_name"].s = proto.name.encode()
     else:
         proto.op = "Placeholder"
         proto.attr["dtype"].type = known.dtype.as_datatype_enum
