@@ -154,3 +154,36 @@ def test_calls_are_named_after_the_function() -> None:
     assert names[0].startswith("block/outer/")
     assert names[2].startswith("block/outer_1/")
     assert all(name.endswith("/rectified") for name in names)
+
+
+class Recording(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = tf.Variable(tf.ones((4, 2)))
+
+    @tf.function
+    def serve(self, x):
+        return tf.matmul(layertap.record("doubled", x * 2), self.w)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+    def loop(self, x):
+        def body(i, y):
+            return i + 1, layertap.record("inner", tf.tanh(y))
+
+        y = tf.while_loop(lambda i, y: i < 3, body, (0, x), name="loop")[1]
+        return tf.matmul(y, self.w)
+
+
+def test_what_the_code_records_is_a_tap():
+    """Also in a function that was called, and so traced, before; in a loop once an iteration."""
+    net, x = Recording(), np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    net.serve(tf.constant(x))
+    net.loop(tf.constant(x))
+    with layertap.open(net.serve) as model:
+        np.testing.assert_array_equal(model.capture(x, taps="doubled")["doubled"].values, x * 2)
+    with layertap.open(net.loop) as model:
+        inner = model.capture(x, taps="loop/body/inner")["loop/body/inner"].values
+    steps = [x]
+    for _ in range(3):
+        steps.append(np.tanh(steps[-1]))
+    np.testing.assert_allclose(inner, np.stack(steps[1:], axis=1), rtol=1e-6)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from layertap import recording
 from layertap.core.feeds import Feed, InputSpec
 from layertap.errors import FeedError, SourceError
 from layertap.runtimes.tensorflow.opened import Input, Opened
@@ -143,7 +145,34 @@ class Untraced:
         return open_concrete(concrete, origin(self._function))
 
     def _traced(self, specs: Mapping[str, Any]) -> Any:
-        return self._function.get_concrete_function(**specs)
+        return heard(self._function, specs)
+
+
+def heard(function: Any, specs: Mapping[str, Any]) -> Any:
+    """A trace of ``function`` in which each value that its code records is a node of that name.
+
+    It is traced anew, for a trace that TensorFlow has kept from an earlier call heard nothing.
+    """
+    anew = function
+    if type(function) is _FUNCTION and not function._jit_compile:
+        anew = tf.function(
+            function.python_function,
+            input_signature=function.input_signature,
+            autograph=function._autograph,
+        )
+    with recording.listening(_as_node):
+        return anew.get_concrete_function(**specs)
+
+
+_FUNCTION = type(tf.function(lambda: None))
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_./-]")
+
+
+def _as_node(name: str, value: Any) -> None:
+    for leaf in tf.nest.flatten(value):
+        if tf.is_tensor(leaf):
+            tf.identity(leaf, _NOT_IN_NAMES.sub("_", name))
 
 
 def origin(source: Any) -> str:
@@ -155,7 +184,7 @@ def open_function(function: Any) -> Opened | Untraced:
     if function.input_signature is None and function.function_type.parameters:
         return Untraced(function)
     try:
-        concrete = function.get_concrete_function()
+        concrete = heard(function, {})
     except Exception as error:
         raise SourceError(
             f"the function cannot be traced: {brief(error)}",
