@@ -122,6 +122,38 @@ def call_abstractly(function: Traceable, specs: Sequence[tuple[Shape, str]]) -> 
     _Probe(function).compute_output_spec(*(keras.KerasTensor(*spec) for spec in specs))
 
 
+def run_eagerly(engine: Engine, target: Target, wanted: Sequence[str]) -> Compiled:
+    """Like :meth:`Engine.compile` for layers outside of loops, without the backend's compiler: each
+    operation runs by itself, as in ``model(x)``."""
+    names = set(wanted)
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        found: dict[str, Any] = {}
+
+        def keep(value: Value) -> None:
+            if value.name in names:
+                found[value.name] = value.tensor
+
+        recorder = target.recorder(wanted=names)
+        recorder.on_value = keep
+        with keras.StatelessScope():
+            target.run(list(map(keras.ops.convert_to_tensor, arrays)), recorder)
+        tensors = in_order(found, wanted)
+        return [_own(engine, name, tensor) for name, tensor in zip(wanted, tensors, strict=True)]
+
+    return run
+
+
+def _own(engine: Engine, name: str, tensor: Any) -> Array:
+    value = engine.copy(tensor)
+    if value is None:
+        raise RunError(
+            f"{name!r} has no value: the backend compiles the loop it is in",
+            hint="open the model without eager=True",
+        )
+    return value
+
+
 def load_engine() -> Engine:
     """The engine for the backend that Keras runs on."""
     name = keras.backend.backend()

@@ -24,7 +24,7 @@ from layertap.errors import (
 )
 from layertap.runtimes.keras import describe
 from layertap.runtimes.keras.describe import BATCHES, FREE
-from layertap.runtimes.keras.engine import Compiled, Shape, Target, load_engine
+from layertap.runtimes.keras.engine import Compiled, Shape, Target, load_engine, run_eagerly
 from layertap.runtimes.keras.export import extractor, save
 from layertap.runtimes.keras.inputs import inputs_of
 from layertap.runtimes.keras.naming import Ownership, Weight
@@ -44,6 +44,7 @@ def open(
     inputs: Sequence[str] | None = None,
     depth: Depth = "layers",
     fused_rnn: bool = True,
+    eager: bool = False,
 ) -> KerasSession:
     """Open a live Keras model or layer, or a ``.keras`` or ``.h5`` file.
 
@@ -52,6 +53,8 @@ def open(
     that a subclassed model takes as its first argument. ``depth="ops"`` lists the result of every
     operation inside the layers too. ``fused_rnn=False`` keeps recurrent layers from running in
     fused kernels (cuDNN, or PyTorch's own loop), which do not give the cell state of each step.
+    ``eager=True`` runs operation by operation, as ``model(x)`` does, not compiled, as ``predict``
+    does: slower, and the last bits can differ between the two.
 
     Raises UnknownSource, CorruptModel, or SourceError for a file that needs one of these options.
     """
@@ -59,8 +62,12 @@ def open(
         raise SourceError(
             f"there is no depth {depth!r}", hint=f"it is one of {', '.join(get_args(Depth))}"
         )
+    if eager and depth == "ops":
+        raise SourceError(
+            "single operations are read from the compiled model", hint="leave out eager=True"
+        )
     loaded = load(source, allow_code=allow_code, custom_objects=custom_objects)
-    return KerasSession(loaded, inputs, depth=depth, fused_rnn=fused_rnn)
+    return KerasSession(loaded, inputs, depth=depth, fused_rnn=fused_rnn, eager=eager)
 
 
 class KerasSession:
@@ -77,8 +84,9 @@ class KerasSession:
         *,
         depth: Depth = "layers",
         fused_rnn: bool = True,
+        eager: bool = False,
     ) -> None:
-        self._operations, self._fused = depth == "ops", fused_rnn
+        self._operations, self._fused, self._eager = depth == "ops", fused_rnn, eager
         self._model: Any = source.model
         self._source = source
         self._engine = load_engine()
@@ -107,8 +115,8 @@ class KerasSession:
         return Capabilities(
             batch=next((size for size in sizes if size is not None), None),
             traced=self._traced,
-            bit_exact=self._engine.bit_exact,
-            reason=self._engine.reason,
+            bit_exact=self._engine.bit_exact or self._eager,
+            reason="" if self._eager else self._engine.reason,
         )
 
     @property
@@ -120,6 +128,7 @@ class KerasSession:
             "backend": self._engine.name,
             "backend_version": self._engine.version,
             "fused_rnn": self._fused,
+            "compiled": not self._eager,
             "model": {"sha256": self._source.sha256, kind: self._source.origin},
         }
 
@@ -155,6 +164,11 @@ class KerasSession:
             if tap.untappable:
                 raise Untappable(
                     f"{tap.name!r} cannot be read: {tap.untappable}", hint="leave it out"
+                )
+            if self._eager and self._loops.get(tap.name):
+                raise Untappable(
+                    f"{tap.name!r} cannot be read eagerly: it is computed inside a loop",
+                    hint="leave it out, or open the model without eager=True",
                 )
         wanted = tuple(tap.name for tap in taps if tap.kind != "input")
         return partial(self._run, tuple(taps), wanted)
@@ -219,7 +233,11 @@ class KerasSession:
         compiled = self._compiled.get((names, wanted))
         if compiled is None:
             target = self._target(names)
-            compiled = self._engine.compile(target, wanted, operations=self._operations)
+            compiled = (
+                run_eagerly(self._engine, target, wanted)
+                if self._eager
+                else self._engine.compile(target, wanted, operations=self._operations)
+            )
             self._compiled[names, wanted] = compiled
         try:
             return compiled(list(arrays.values()))
