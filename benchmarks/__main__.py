@@ -1,4 +1,4 @@
-"""Run every benchmark and write benchmarks/RESULTS.md: `make bench`.
+"""Run every benchmark, or those named, and write benchmarks/RESULTS.md: `make bench`.
 
 Each module of this folder that has ``rows()`` runs in a process of its own. A row is a dict with
 ``work``, ``contender``, ``ratio`` and ``bar`` (None for a peer, which is there for orientation).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ MODULES = (
     "import_cost",
     "torch_overhead",
     "keras_overhead",
+    "keras_depth",
     "tensorflow_overhead",
     "store_throughput",
 )
@@ -58,13 +60,21 @@ def table(found: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def sections(text: str) -> dict[str, str]:
+    """The tables of a results file by the module that measured them."""
+    parts = re.split(r"^## (\w+)$", text, flags=re.MULTILINE)[1:]
+    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
 def main() -> None:
-    chosen = sys.argv[1:] or MODULES
-    parts = [f"## {module}\n\n{table(measure(module))}\n" for module in chosen]
-    text = f"{HEADER}\n{_conditions()}\n\n" + "\n".join(parts)
-    print(text)
-    if tuple(chosen) == MODULES:
-        (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
+    """Each table is written as soon as it is measured; those not asked for stay as they are."""
+    results = HERE / "RESULTS.md"
+    found = sections(results.read_text(encoding="utf-8")) if results.exists() else {}
+    for module in sys.argv[1:] or MODULES:
+        found[module] = table(measure(module))
+        print(f"{module}\n\n{found[module]}\n", flush=True)
+        kept = (f"## {name}\n\n{found[name]}\n" for name in MODULES if name in found)
+        results.write_text(f"{HEADER}\n{_conditions()}\n\n" + "\n".join(kept), encoding="utf-8")
 
 
 HEADER = """# Measured overhead
