@@ -16,6 +16,7 @@ RELEVANT = "not imported"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["jax", "torch"])
 def test_on_another_backend(name: str) -> None:
     if importlib.util.find_spec(name) is None or importlib.util.find_spec("keras") is None:
@@ -28,6 +29,6 @@ def test_on_another_backend(name: str) -> None:
         cwd=HERE.parents[2],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
     )
     assert done.returncode == 0, done.stdout[-4000:]
