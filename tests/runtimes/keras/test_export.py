@@ -100,6 +100,37 @@ def test_the_outputs_are_the_taps(make, taps, x, whole):
         np.testing.assert_allclose(numpy(found[name]), capture.values, rtol=1e-5, err_msg=name)
 
 
+class Around(layers.Layer):
+    def __init__(self, inner):
+        super().__init__(name="block")
+        self.inner = inner
+
+    def call(self, x):
+        return keras.ops.relu(self.inner(x))
+
+
+class Twins(keras.Model):
+    """Two layers of one name; what they hold differs in name, as a Functional model demands."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = Around(layers.Dense(4, name="one"))
+        self.second = Around(layers.Dense(2, name="two"))
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize("tap", ["block/one", "block.1/two"])
+def test_siblings_of_one_name_are_taken_apart(tap):
+    net = Twins()
+    net(X)
+    with layertap.open(net) as model:
+        expected = model.capture(X, tap)[tap].values
+        made = model.export(until=tap)
+    np.testing.assert_allclose(numpy(made(X)[tap]), expected, rtol=1e-5)
+
+
 def test_the_model_is_as_before_and_its_weights_are_shared():
     net = sequential()
     net(X)

@@ -99,15 +99,17 @@ def _symbolic_values(
 ) -> list[Value]:
     """What the layers of ``model`` return for symbolic inputs, in order."""
     values: list[Value] = []
+    ownership = Ownership(model)
     recorder = Recorder(
         model,
         values.append,
-        ownership=Ownership(model),
+        ownership=ownership,
         reserved=given,
         operands=True,
         is_value=lambda leaf: isinstance(leaf, keras.KerasTensor),
     )
-    opened = {id(model), *_holders(model, "", [re.sub(r"@\d+", "", name) for name in wanted])}
+    uncounted = [re.sub(r"@\d+", "", name) for name in wanted]
+    opened = {id(model), *_holders(model, "", uncounted, ownership)}
     try:
         with _taken_apart(opened), listening(recorder, alone=True):
             inputs.call(model, list(given), list(given.values()))
@@ -121,13 +123,13 @@ def _symbolic_values(
     return values
 
 
-def _holders(layer: Any, path: str, wanted: Sequence[str]) -> Iterator[int]:
+def _holders(layer: Any, path: str, wanted: Sequence[str], ownership: Ownership) -> Iterator[int]:
     """Ids of the layers below ``layer`` that hold one of ``wanted``."""
     for child in sublayers(layer):
-        inner = f"{path}{child.name}/"
+        inner = f"{path}{ownership.local_name(layer, child)}/"
         if any(name.startswith(inner) for name in wanted):
             yield id(child)
-            yield from _holders(child, inner, wanted)
+            yield from _holders(child, inner, wanted, ownership)
 
 
 @contextmanager
