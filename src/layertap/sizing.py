@@ -12,9 +12,10 @@ from layertap.arena.price import Price
 from layertap.arena.price import prices as tap_prices
 from layertap.arena.target import REFERENCE, load_target
 from layertap.core.files import read_whole
+from layertap.core.plan import check_readable
 from layertap.core.select import Selector, select
 from layertap.core.units import parse_bytes
-from layertap.errors import PlanError, Untappable
+from layertap.errors import PlanError
 from layertap.tflite.graph import MAIN, tap_graph
 from layertap.tflite.model import TfliteModel, parse
 
@@ -89,13 +90,13 @@ def _parsed(source: str | Path | bytes) -> TfliteModel:
 
 
 def _chosen(model: TfliteModel, taps: Selector) -> list[int]:
-    chosen = []
-    for tap in select(tap_graph(model).graph, taps):
-        if tap.untappable:
-            raise Untappable(f"{tap.name!r} cannot be read: {tap.untappable}")
-        if tap.subgraph == MAIN and tap.kind not in ("input", "weight") and tap.index is not None:
-            chosen.append(tap.index)
-    return chosen
+    selected = select(tap_graph(model).graph, taps)
+    check_readable(selected)
+    return [
+        tap.index
+        for tap in selected
+        if tap.subgraph == MAIN and tap.kind not in ("input", "weight")
+    ]
 
 
 __all__ = ["memory", "passes", "prices"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from layertap.core.graph import TapPoint, format_table
@@ -60,6 +60,16 @@ class Plan:
         return f"{format_table(self.taps)}\n{len(self.taps)} taps, {size}"
 
 
+def check_readable(taps: Iterable[TapPoint]) -> None:
+    """Raise Untappable for the first tap that cannot be read."""
+    for tap in taps:
+        if tap.untappable:
+            raise Untappable(
+                f"{tap.name!r} cannot be read: {tap.untappable}",
+                hint="leave it out, for instance with '& ~\"NAME\"'",
+            )
+
+
 def make_plan(
     taps: Sequence[TapPoint],
     *,
@@ -73,12 +83,7 @@ def make_plan(
 
     Raises Untappable for a tap that cannot be read, and what ``group`` raises.
     """
-    for tap in taps:
-        if tap.untappable:
-            raise Untappable(
-                f"{tap.name!r} cannot be read: {tap.untappable}",
-                hint="leave it out, for instance with '& ~\"NAME\"'",
-            )
+    check_readable(taps)
     computed = [tap for tap in taps if tap.per != "run"]
     groups = [computed] if group is None or not computed else group(computed)
     size = taps_per_pass or len(taps) or 1

@@ -241,6 +241,12 @@ def test_control_flow(runtime: str) -> None:
             model.capture({"which": np.array(True), "x": x}, taps="s1/middle")
         with pytest.raises(Untappable, match="a subgraph that IF runs"):
             model.capture({"which": np.array(True), "x": x}, taps="s1/#2")
+        with pytest.raises(Untappable, match="a subgraph that IF runs") as refused:
+            model.session.prepare([model.graph["s1/middle"]])
+        assert "leave it out" in refused.value.hint
+        with pytest.raises(Untappable, match="a subgraph that IF runs") as refused:
+            model.export(until="s1/middle")
+        assert "before or after it" in refused.value.hint
 
 
 def test_several_signatures() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import Graph, TapPoint
+from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Emit, Json, Pass
 from layertap.errors import (
     FeedError,
@@ -142,7 +143,10 @@ class KerasSession:
             return self._graph
         arrays = self._inputs.arrays(feed)
         if not self._inputs.complete(tuple(arrays)):
-            raise FeedError(f"inputs are missing: there is only {', '.join(arrays) or 'none'}")
+            raise FeedError(
+                f"inputs are missing: there is only {', '.join(arrays) or 'none'}",
+                hint="give every required argument of the model's call, by its name",
+            )
         key = _signature(arrays)
         if key not in self._graphs:
             self._graphs[key] = self._trace(arrays)
@@ -160,11 +164,8 @@ class KerasSession:
 
     def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
         self._check_open()
+        check_readable(taps)
         for tap in taps:
-            if tap.untappable:
-                raise Untappable(
-                    f"{tap.name!r} cannot be read: {tap.untappable}", hint="leave it out"
-                )
             if self._eager and self._loops.get(tap.name):
                 raise Untappable(
                     f"{tap.name!r} cannot be read eagerly: it is computed inside a loop",
@@ -332,7 +333,10 @@ class KerasSession:
             )
         }
         if sized and {one.value.name for one in found[0]} != {one.value.name for one in found[1]}:
-            raise FeedError("what the model calls depends on the sizes of its input")
+            raise FeedError(
+                "what the model calls depends on the sizes of its input",
+                hint="trace an example of the sizes that you mean to capture",
+            )
         values = describe.merge(found[0], found[1], (_batch(first), _batch(second)))
         return self._assemble(inputs, values, complete=True)
 

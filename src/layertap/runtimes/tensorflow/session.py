@@ -14,8 +14,9 @@ import tensorflow as tf
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import Graph, TapPoint, format_shape
+from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Emit, Json, Pass
-from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure, Untappable
+from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure
 from layertap.runtimes.tensorflow.batching import Batching, batching
 from layertap.runtimes.tensorflow.catalog import Catalog, catalog
 from layertap.runtimes.tensorflow.export import extractor, save
@@ -105,11 +106,7 @@ class TensorFlowSession:
 
     def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
         self._check_open()
-        for tap in taps:
-            if tap.untappable:
-                raise Untappable(
-                    f"{tap.name!r} cannot be read: {tap.untappable}", hint="leave it out"
-                )
+        check_readable(taps)
         computed = [tap for tap in taps if tap.kind != "input"]
         return partial(self._run, tuple(taps), computed, {})
 

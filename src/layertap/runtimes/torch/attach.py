@@ -47,7 +47,9 @@ def attach(module: Any, selector: Selector = None) -> Attached:
     ``torch.compile`` is suspended meanwhile. Entering raises NoSuchTap when nothing can match.
     """
     if not isinstance(module, nn.Module):
-        raise SourceError(f"a {type(module).__name__} is not a torch.nn.Module")
+        raise SourceError(
+            f"a {type(module).__name__} is not a torch.nn.Module", hint="pass the module itself"
+        )
     return Attached(module, selector)
 
 

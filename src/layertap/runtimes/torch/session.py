@@ -17,6 +17,7 @@ from layertap import recording
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import TapPoint
+from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Json, Pass
 from layertap.errors import FeedError, RunError, SourceError, Untappable
 from layertap.runtimes.torch.arrays import to_array
@@ -191,9 +192,7 @@ class TorchSession:
     def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
         self.check_open()
         keys = [self._key(tap) for tap in taps]
-        for tap in taps:
-            if tap.untappable:
-                raise Untappable(f"{tap.name!r} cannot be read: {tap.untappable}")
+        check_readable(taps)
         if keys and self.graph.complete and all(map(self._is_skipped, taps, keys)):
             raise Untappable(
                 f"{taps[0].name!r} is not called: PyTorch's fused transformer kernel runs instead",

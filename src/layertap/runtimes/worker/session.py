@@ -16,6 +16,7 @@ from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.feeds import Feed, InputSpec
 from layertap.core.files import read_whole, write_whole
 from layertap.core.graph import Graph, TapPoint, format_shape
+from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Emit, Json
 from layertap.errors import FeedError, RunError, RuntimeFailure, SourceError, Untappable
 from layertap.runtimes.registry import Runtime, missing_runtime
@@ -129,9 +130,7 @@ class TfliteSession(ABC):
     def prepare(self, taps: Sequence[TapPoint], /) -> TflitePass:
         self.check_open()
         self.check_installed()
-        for tap in taps:
-            if tap.untappable:
-                raise Untappable(f"{tap.name!r} cannot be read: {tap.untappable}", hint="")
+        check_readable(taps)
         for spec in self.inputs:
             if numpy_dtype(spec.dtype or "") is None:
                 raise Untappable(
@@ -149,7 +148,10 @@ class TfliteSession(ABC):
         change = with_outputs if whole else cut
         for tap in taps:
             if tap.untappable:
-                raise Untappable(f"{tap.name!r} cannot be an output: {tap.untappable}", hint="")
+                raise Untappable(
+                    f"{tap.name!r} cannot be an output: {tap.untappable}",
+                    hint="choose a tap before or after it",
+                )
         data = change(self.data, [tap.index for tap in taps], subgraph=self.main)
         if to is None:
             return data
