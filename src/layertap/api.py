@@ -172,7 +172,7 @@ class Model:
         if not self.graph.complete:
             raise PlanError(
                 "the layers are known only after the model has seen an example",
-                hint="trace it first: model.trace(x)",
+                hint="give it one first: model.trace(x)",
             )
         taps = select(self.graph, until if add_outputs is None else add_outputs)
         origin = (session.provenance.get("model") or {}).get("path")

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from layertap.cli import VERBS
+from layertap.cli.failure import report
+from layertap.errors import LayertapError
 
 FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "ai_edge_litert", "tflite_micro"]
 
@@ -76,6 +78,24 @@ def test_options_of_python_become_options_of_the_command_line(cli, shared):
     result = cli("capture", model, "--random", 0, "--runtime", "litert")
     assert result.exit_code == 2
     assert "--runtime tflm" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"),
+    [
+        ("open it with allow_code=True", "open it with --allow-code"),
+        ("give arena, as in arena='96K'", "give arena, as in --arena 96K"),
+        ("more time with timeout=SECONDS", "more time with --option timeout=SECONDS"),
+        ("leave out eager=True", "leave out --option eager=True"),
+        ('sharing="none" gives it up', "--share none gives it up"),
+        ("end it before, with until=", "end it before, with --until"),
+        ("give one: model.trace(x)", "give one: --input FILE or --random SEED"),
+        ("compile with run_eagerly=True", "compile with run_eagerly=True"),
+    ],
+)
+def test_hints_are_in_the_words_of_the_command_line(hint, shown, capsys):
+    report(LayertapError("no", hint=hint), [])
+    assert capsys.readouterr().err == f"error: no\nhint: {shown}\n"
 
 
 def test_a_reader_that_goes_away_is_no_error(int8_model):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
@@ -67,3 +69,28 @@ def test_a_folder_that_does_not_exist(cli, model, tmp_path):
     result = cli("export", model, "--until", "first", "-o", tmp_path / "no" / "a.tflite")
     assert result.exit_code == 2
     assert "cannot be written" in result.stderr
+
+
+UNTRACED = """
+import tensorflow as tf
+
+@tf.function
+def net(x):
+    return tf.nn.relu(tf.add(x, 1.0, name="more"), name="positive")
+"""
+
+
+@pytest.mark.slow
+def test_a_function_that_must_see_an_example_first(cli, cli_json, tmp_path, monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    (tmp_path / "untraced_net.py").write_text(UNTRACED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    refused = cli("export", "untraced_net:net", "--until", "more", "-o", "cut")
+    assert refused.exit_code == 2
+    assert "--input FILE or --random SEED" in refused.stderr
+    np.save("x.npy", np.ones((2, 3), np.float32))
+    document = cli_json("export", "untraced_net:net", "--until", "more", "-i", "x.npy", "-o", "cut")
+    assert document["bytes"] > 0
+    made = tf.saved_model.load("cut").signatures["serving_default"]
+    np.testing.assert_array_equal(made(tf.constant(np.load("x.npy")))["more"], np.full((2, 3), 2.0))

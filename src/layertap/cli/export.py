@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from layertap.cli.options import json_option, runtime_choice, runtime_options
+from layertap.cli.options import (
+    input_options,
+    json_option,
+    runtime_choice,
+    runtime_options,
+    traced,
+)
 from layertap.cli.source import open_model
 from layertap.core.units import format_bytes
 
@@ -19,6 +25,7 @@ from layertap.core.units import format_bytes
 @click.option("--until", metavar="SELECTOR", multiple=True, help="Keep only what computes these.")
 @click.option("-o", "--to", "output", metavar="FILE", required=True, help="Where to write it.")
 @runtime_options
+@input_options
 @json_option
 def export(
     source: str,
@@ -30,12 +37,15 @@ def export(
 ) -> None:
     """Make a model of SOURCE that is its own extractor: it runs without layertap.
 
+    Inputs serve as an example, where the runtime needs one to know the layers.
+
     \b
     layertap export model.tflite --add-outputs '*conv*' -o tapped.tflite
     layertap export model.tflite --until '#12' -o features.tflite
     """
     runtime, options = runtime_choice(shared)
     with open_model(source, runtime, options) as model:
+        traced(model, shared)
         model.export(output, add_outputs=add_outputs or None, until=until or None)
     size = _size(Path(output))
     if as_json:

@@ -11,8 +11,17 @@ import click
 
 from layertap.errors import LayertapError
 
-_ARGUMENT = re.compile(r"\b(runtime|kernels|arena|target|allow_code|batch_size|budget)=([\w.\"']+)")
-"""Arguments of the Python interface in hints, which are options here."""
+_OWN = ("runtime", "kernels", "arena", "target", "allow_code", "batch_size", "budget", "until")
+_FURTHER = ("timeout", "eager", "fast_path", "signature")
+_OPTIONS = (
+    {name: f"--{name.replace('_', '-')} " for name in _OWN}
+    | {name: f"--option {name}=" for name in _FURTHER}
+    | {"sharing": "--share "}
+)
+"""Arguments of the Python interface in hints, and how they are written here."""
+
+_ARGUMENT = re.compile(rf"\b({'|'.join(_OPTIONS)})=([\w.\"']*)")
+_EXAMPLE = ("model.trace(x)", "--input FILE or --random SEED")
 
 
 class Interrupted(LayertapError):
@@ -35,7 +44,7 @@ def report(error: BaseException, args: Sequence[str]) -> None:
 def _describe(error: BaseException) -> tuple[str, str, str]:
     """The error's type, what happened, and how to mend it, one line each."""
     if isinstance(error, LayertapError):
-        hint = _ARGUMENT.sub(_as_option, _one_line(error.hint))
+        hint = _ARGUMENT.sub(_as_option, _one_line(error.hint)).replace(*_EXAMPLE)
         return type(error).__name__, _one_line(error.message), hint
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx is not None else "layertap"
@@ -48,8 +57,9 @@ def _describe(error: BaseException) -> tuple[str, str, str]:
 
 
 def _as_option(argument: re.Match[str]) -> str:
-    name, value = argument[1].replace("_", "-"), argument[2].strip("\"'")
-    return f"--{name}" if value == "True" else f"--{name} {value}"
+    option, value = _OPTIONS[argument[1]], argument[2].strip("\"'")
+    is_flag = value == "True" and option.endswith(" ")
+    return option.rstrip() if is_flag else f"{option}{value}".rstrip()
 
 
 def _one_line(text: Any) -> str:

@@ -9,12 +9,12 @@ from typing import Any, get_args
 import click
 
 from layertap.cli.options import (
-    given_inputs,
     input_options,
     json_option,
     runtime_choice,
     runtime_options,
     taps_option,
+    traced,
 )
 from layertap.cli.source import open_model
 from layertap.cli.taps import tap_json, tap_table
@@ -69,11 +69,7 @@ def ls(
 def _open(source: str, shared: Mapping[str, Any]) -> Graph:
     runtime, options = runtime_choice(shared)
     with open_model(source, runtime, options) as model:
-        if not shared["files"] and shared["random"] is None:
-            return model.graph
-        from layertap.cli.inputs import first_batch, read_inputs
-
-        return model.trace(first_batch(read_inputs(given_inputs(shared), model.session)))
+        return traced(model, shared)
 
 
 def _chosen(graph: Graph, taps: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[TapPoint, ...]:

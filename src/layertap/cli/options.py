@@ -11,7 +11,9 @@ import click
 from layertap.errors import SourceError
 
 if TYPE_CHECKING:
+    from layertap.api import Model
     from layertap.cli.inputs.given import Given
+    from layertap.core.graph import Graph
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
@@ -119,11 +121,22 @@ def given_inputs(given: Mapping[str, Any]) -> Given:
         "hop",
         "dtype",
         "shapes",
+        "value_range",
+        "layout",
     )
-    names += ("dtype", "shapes", "value_range", "layout")
     scale = parse_fraction(given["scale"], "--scale")
     scaling = Scaling(scale, parse_fraction(given["offset"], "--offset"))
     return Given(scaling=scaling, **{name: given[name] for name in names})
+
+
+def traced(model: Model, given: Mapping[str, Any]) -> Graph:
+    """The graph of ``model``, completed by the first batch of the inputs where any are given.
+    Raises FeedError."""
+    if not given["files"] and given["random"] is None:
+        return model.graph
+    from layertap.cli.inputs import first_batch, read_inputs
+
+    return model.trace(first_batch(read_inputs(given_inputs(given), model.session)))
 
 
 def _literal(text: str) -> Any:
@@ -141,4 +154,5 @@ __all__ = [
     "runtime_choice",
     "runtime_options",
     "taps_option",
+    "traced",
 ]

@@ -89,7 +89,7 @@ def _symbolic(spec: InputSpec) -> Any:
     if spec.shape is None or spec.dtype is None:
         raise PlanError(
             f"the shape of the input {spec.name!r} is not known yet",
-            hint="trace the model on an example first: model.trace(x)",
+            hint="give the model an example first: model.trace(x)",
         )
     return keras.Input(spec.shape[1:], dtype=spec.dtype, name=_NOT_IN_NAMES.sub("_", spec.name))
 

@@ -95,7 +95,7 @@ def _signature(meta: Any, wanted: str | None) -> str | None:
             return str(names[0])
         raise SourceError(
             f"the model has {len(names)} signatures and none is the default",
-            hint=f"name one with signature= or SOURCE#NAME: {there}",
+            hint=f"name one with signature=NAME or SOURCE#NAME: {there}",
         )
     if wanted not in names:
         near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
