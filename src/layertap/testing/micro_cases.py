@@ -152,8 +152,8 @@ def _elementwise() -> Iterator[tuple[str, Maker]]:
         yield name, _map(name, [_SHAPE] * count, _SHAPE, "bool")
     for dtype in ("float32", "int8"):
         yield f"ADD_N {dtype}", _map("ADD_N", [_SHAPE] * 5, _SHAPE, dtype)
-        yield f"CONCATENATION {dtype}", _map("CONCATENATION", [_SHAPE] * 3, (1, 24), dtype,
-                                             options={0: 1})  # fmt: skip
+        joined = _map("CONCATENATION", [_SHAPE] * 3, (1, 24), dtype, options={0: 1})
+        yield f"CONCATENATION {dtype}", joined
         yield f"PACK {dtype}", _map("PACK", [_SHAPE] * 3, (3, 1, 8), dtype, options={0: 3})
     yield "QUANTIZE", _map("QUANTIZE", [_SHAPE], _SHAPE, out="int8")
     yield "QUANTIZE int16", _map("QUANTIZE", [_SHAPE], _SHAPE, "int16", "int8")
@@ -294,8 +294,8 @@ def _lstm(dtype: str, *, time_major: bool) -> Maker:
         inputs += [-1] * 4
         output = graph.tensor((5, 2, 4) if time_major else (2, 5, 4), dtype)
         between = [graph.tensor((0,), "float32") for _ in range(5)]
-        graph.op("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [output],
-                 {0: 4, 1: 10.0, 3: time_major}, intermediates=between)  # fmt: skip
+        options: dict[int, OptionValue] = {0: 4, 1: 10.0, 3: time_major}
+        graph.op("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [output], options, intermediates=between)
         return graph.model([x], [output])
 
     return make

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flatbuffers import flexbuffers
@@ -13,24 +13,56 @@ from numpy.typing import ArrayLike
 from layertap.testing.micro_cases import SCALE, Graph, Maker
 from layertap.testing.tflite import OptionValue, write_tflite
 
+Shape = Sequence[int]
+Options = Mapping[int, OptionValue]
 
-def _shaped(
-    name: str,
-    shape: Sequence[int],
-    result: Sequence[int],
-    *numbers: ArrayLike,
-    dtype: str = "float32",
-    out: str = "",
-    options: Mapping[int, OptionValue] | None = None,
-) -> Maker:
-    """One operator on an input and constants of whole numbers."""
 
+class Move(NamedTuple):
+    """One operator (the first word of ``name``) on an input and constants of whole numbers; the
+    result is of the input's dtype unless ``out`` names one."""
+
+    name: str
+    shape: Shape
+    result: Shape
+    numbers: Sequence[ArrayLike] = ()
+    options: Options | None = None
+    out: str = ""
+
+
+ZEROS, ONES = ((0, 0), (0, 0)), ((1, 1), (1, 1))
+MOVES = (
+    Move("BATCH_TO_SPACE_ND", (4, 2, 2, 3), (1, 4, 4, 3), [(2, 2), ZEROS]),
+    Move("SPACE_TO_BATCH_ND", (1, 4, 4, 3), (4, 2, 2, 3), [(2, 2), ZEROS]),
+    Move("DEPTH_TO_SPACE", (1, 2, 2, 8), (1, 4, 4, 2), options={0: 2}),
+    Move("SPACE_TO_DEPTH", (1, 4, 4, 2), (1, 2, 2, 8), options={0: 2}),
+    Move("TRANSPOSE", (2, 3, 4), (4, 2, 3), [(2, 0, 1)]),
+    Move("PAD", (2, 3), (4, 5), [ONES]),
+    Move("MIRROR_PAD", (2, 3), (4, 5), [ONES], {0: 0}),
+    Move("SLICE", (4, 6), (2, 3), [(1, 1), (2, 3)]),
+    Move("STRIDED_SLICE", (4, 6), (2, 3), [(0, 0), (4, 6), (2, 2)], {0: 0}),
+    Move("GATHER", (4, 6), (3, 6), [(0, 2, 3)], {0: 0, 1: 0}),
+    Move("GATHER_ND", (4, 6), (2, 6), [((1,), (3,))]),
+    Move("RESIZE_BILINEAR", (1, 2, 2, 3), (1, 4, 4, 3), [(4, 4)], {2: False}),
+    Move("RESIZE_NEAREST_NEIGHBOR", (1, 2, 2, 3), (1, 4, 4, 3), [(4, 4)], {0: False}),
+    Move("RESHAPE", (2, 6), (3, 4), [(3, 4)]),
+    Move("RESHAPE open", (2, 6), (3, -1), [(3, -1)]),
+    Move("ARG_MAX", (2, 6), (2,), [1], {0: 2}, out="int32"),
+    Move("ARG_MIN", (2, 6), (2,), [1], {0: 2}, out="int32"),
+    Move("CUMSUM", (2, 6), (2, 6), [1], {0: False}),
+    Move("SQUEEZE", (1, 6, 1), (6,)),
+    Move("EXPAND_DIMS", (2, 6), (1, 2, 6), [0]),
+    Move("BROADCAST_TO", (1, 6), (4, 6), [(4, 6)]),
+)
+PARTED = ("UNPACK", "SPLIT", "SPLIT_V")
+
+
+def _shaped(move: Move, dtype: str) -> Maker:
     def make() -> bytes:
         graph = Graph()
-        x = graph.tensor(shape, dtype)
-        held = [graph.constant(np.array(values, np.int32)) for values in numbers]
-        output = graph.tensor(result, out or dtype)
-        graph.op(name, [x, *held], [output], options)
+        x = graph.tensor(move.shape, dtype)
+        held = [graph.constant(np.array(values, np.int32)) for values in move.numbers]
+        output = graph.tensor(move.result, move.out or dtype)
+        graph.op(move.name.partition(" ")[0], [x, *held], [output], move.options)
         return graph.model([x], [output])
 
     return make
@@ -38,113 +70,31 @@ def _shaped(
 
 def _moves() -> Iterator[tuple[str, Maker]]:
     for dtype in ("float32", "int8"):
-        yield (
-            f"BATCH_TO_SPACE_ND {dtype}",
-            _shaped(
-                "BATCH_TO_SPACE_ND",
-                (4, 2, 2, 3),
-                (1, 4, 4, 3),
-                (2, 2),
-                ((0, 0), (0, 0)),
-                dtype=dtype,
-            ),
-        )
-        yield (
-            f"SPACE_TO_BATCH_ND {dtype}",
-            _shaped(
-                "SPACE_TO_BATCH_ND",
-                (1, 4, 4, 3),
-                (4, 2, 2, 3),
-                (2, 2),
-                ((0, 0), (0, 0)),
-                dtype=dtype,
-            ),
-        )
-        yield (
-            f"DEPTH_TO_SPACE {dtype}",
-            _shaped("DEPTH_TO_SPACE", (1, 2, 2, 8), (1, 4, 4, 2), dtype=dtype, options={0: 2}),
-        )
-        yield (
-            f"SPACE_TO_DEPTH {dtype}",
-            _shaped("SPACE_TO_DEPTH", (1, 4, 4, 2), (1, 2, 2, 8), dtype=dtype, options={0: 2}),
-        )
-        yield (
-            f"TRANSPOSE {dtype}",
-            _shaped("TRANSPOSE", (2, 3, 4), (4, 2, 3), (2, 0, 1), dtype=dtype),
-        )
-        yield f"PAD {dtype}", _shaped("PAD", (2, 3), (4, 5), ((1, 1), (1, 1)), dtype=dtype)
-        yield (
-            f"MIRROR_PAD {dtype}",
-            _shaped("MIRROR_PAD", (2, 3), (4, 5), ((1, 1), (1, 1)), dtype=dtype, options={0: 0}),
-        )
-        yield f"SLICE {dtype}", _shaped("SLICE", (4, 6), (2, 3), (1, 1), (2, 3), dtype=dtype)
-        yield (
-            f"STRIDED_SLICE {dtype}",
-            _shaped(
-                "STRIDED_SLICE", (4, 6), (2, 3), (0, 0), (4, 6), (2, 2), dtype=dtype, options={0: 0}
-            ),
-        )
-        yield (
-            f"GATHER {dtype}",
-            _shaped("GATHER", (4, 6), (3, 6), (0, 2, 3), dtype=dtype, options={0: 0, 1: 0}),
-        )
-        yield f"GATHER_ND {dtype}", _shaped("GATHER_ND", (4, 6), (2, 6), ((1,), (3,)), dtype=dtype)
-        yield (
-            f"RESIZE_BILINEAR {dtype}",
-            _shaped(
-                "RESIZE_BILINEAR",
-                (1, 2, 2, 3),
-                (1, 4, 4, 3),
-                (4, 4),
-                dtype=dtype,
-                options={2: False},
-            ),
-        )
-        yield f"RESIZE_NEAREST_NEIGHBOR {dtype}", _shaped(
-            "RESIZE_NEAREST_NEIGHBOR", (1, 2, 2, 3), (1, 4, 4, 3), (4, 4), dtype=dtype,
-            options={0: False},
-        )  # fmt: skip
-        yield f"RESHAPE {dtype}", _shaped("RESHAPE", (2, 6), (3, 4), (3, 4), dtype=dtype)
-        yield f"RESHAPE open {dtype}", _shaped("RESHAPE", (2, 6), (3, -1), (3, -1), dtype=dtype)
-        yield (
-            f"ARG_MAX {dtype}",
-            _shaped("ARG_MAX", (2, 6), (2,), 1, dtype=dtype, out="int32", options={0: 2}),
-        )
-        yield (
-            f"ARG_MIN {dtype}",
-            _shaped("ARG_MIN", (2, 6), (2,), 1, dtype=dtype, out="int32", options={0: 2}),
-        )
-        yield (
-            f"CUMSUM {dtype}",
-            _shaped("CUMSUM", (2, 6), (2, 6), 1, dtype=dtype, options={0: False}),
-        )
-        yield f"SQUEEZE {dtype}", _shaped("SQUEEZE", (1, 6, 1), (6,), dtype=dtype)
-        yield f"EXPAND_DIMS {dtype}", _shaped("EXPAND_DIMS", (2, 6), (1, 2, 6), 0, dtype=dtype)
-        yield f"UNPACK {dtype}", _parts("UNPACK", dtype)
-        yield f"SPLIT {dtype}", _parts("SPLIT", dtype)
-        yield f"SPLIT_V {dtype}", _parts("SPLIT_V", dtype)
-        yield f"BROADCAST_TO {dtype}", _shaped("BROADCAST_TO", (1, 6), (4, 6), (4, 6), dtype=dtype)
+        yield from ((f"{move.name} {dtype}", _shaped(move, dtype)) for move in MOVES)
+        yield from ((f"{name} {dtype}", _parts(name, dtype)) for name in PARTED)
         yield f"SELECT_V2 {dtype}", _select(dtype)
         yield f"PADV2 {dtype}", _padded(dtype)
         yield f"DYNAMIC_UPDATE_SLICE {dtype}", _update(dtype)
-    yield "REVERSE_V2", _shaped("REVERSE_V2", (2, 6), (2, 6), (1,))
+        yield f"EMBEDDING_LOOKUP {dtype}", _embedding(dtype)
+    yield "REVERSE_V2", _shaped(Move("REVERSE_V2", (2, 6), (2, 6), [(1,)]), "float32")
     yield "BROADCAST_ARGS", _arguments
     yield "FILL", _fill
-    yield "EMBEDDING_LOOKUP float32", _embedding("float32")
-    yield "EMBEDDING_LOOKUP int8", _embedding("int8")
-    yield "RESHAPE without shape", _shaped("RESHAPE", (2, 6), (12,), options={0: [12]})
+    shapeless = Move("RESHAPE", (2, 6), (12,), options={0: [12]})
+    yield "RESHAPE without shape", _shaped(shapeless, "float32")
+
+
+REDUCTIONS = (
+    (Move("MEAN", (2, 4, 4, 3), (2, 1, 1, 3), [(1, 2)], {0: True}), ("float32", "int8", "int16")),
+    (Move("SUM", (2, 4, 4, 3), (2, 1, 1, 3), [(1, 2)], {0: True}), ("float32", "int8", "int16")),
+    (Move("REDUCE_MAX", (2, 4, 3), (2, 1, 3), [(1,)], {0: True}), ("float32", "int8")),
+    (Move("REDUCE_MIN", (2, 4, 3), (2, 1, 3), [(1,)], {0: True}), ("float32", "int8")),
+    (Move("REDUCE_ALL", (2, 4), (2,), [(1,)], {0: False}), ("bool",)),
+)
 
 
 def _reductions() -> Iterator[tuple[str, Maker]]:
-    for dtype in ("float32", "int8", "int16"):
-        for name in ("MEAN", "SUM"):
-            made = _shaped(name, (2, 4, 4, 3), (2, 1, 1, 3), (1, 2), dtype=dtype, options={0: True})
-            yield f"{name} {dtype}", made
-    for dtype in ("float32", "int8"):
-        for name in ("REDUCE_MAX", "REDUCE_MIN"):
-            made = _shaped(name, (2, 4, 3), (2, 1, 3), (1,), dtype=dtype, options={0: True})
-            yield f"{name} {dtype}", made
-    yield "REDUCE_ALL", _shaped("REDUCE_ALL", (2, 4), (2,), (1,), dtype="bool", options={0: False})
+    for move, dtypes in REDUCTIONS:
+        yield from ((f"{move.name} {dtype}", _shaped(move, dtype)) for dtype in dtypes)
 
 
 def _parts(name: str, dtype: str) -> Maker:
@@ -299,97 +249,90 @@ def _custom(**entries: int) -> bytes:
     return bytes(builder.Finish())
 
 
-Tensor = tuple[Sequence[int], str]
+Tensor = tuple[Shape, str]
 
 
-def _signal(
-    name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], **options: int
-) -> Maker:
+class Sound(NamedTuple):
+    """One custom operator (the first word of ``name``), what it takes and gives, its options."""
+
+    name: str
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+    options: Mapping[str, int] = {}
+
+
+def _short(*shape: int) -> Tensor:
+    return shape, "int16"
+
+
+def _long(*shape: int) -> Tensor:
+    return shape, "uint32"
+
+
+SUBTRACTION = {
+    "alternate_one_minus_smoothing": 1,
+    "alternate_smoothing": 1,
+    "clamping": 1,
+    "min_signal_remaining": 1,
+    "num_channels": 4,
+    "one_minus_smoothing": 1,
+    "smoothing": 1,
+    "smoothing_bits": 10,
+    "spectral_subtraction_bits": 14,
+}
+STACKING = {
+    "num_channels": 4,
+    "stacker_left_context": 1,
+    "stacker_right_context": 1,
+    "stacker_step": 2,
+}
+BANK = [_long(32), _short(8), _short(8), _short(5), _short(5), _short(5)]
+LOG = {"input_correction_bits": 3, "output_scale": 1600}
+FRAMES = {"frame_size": 40, "frame_step": 16, "prefill": 1}
+WHOLE: Tensor = ((), "int32")
+TRUTH: Tensor = ((), "bool")
+WIDE: Tensor = ((4,), "uint64")
+
+SOUNDS = (
+    Sound("SignalDelay", [_short(3, 32)], [_short(3, 32)], {"delay_length": 5}),
+    Sound("SignalEnergy", [_short(64)], [_long(32)], {"start_index": 2, "end_index": 20}),
+    Sound("SignalFftAutoScale", [_short(64)], [_short(64), WHOLE]),
+    Sound("SignalFilterBank", BANK, [WIDE], {"num_channels": 4}),
+    Sound("SignalFilterBankLog", [_long(4)], [_short(4)], LOG),
+    Sound("SignalFilterBankSpectralSubtraction", [_long(4)], [_long(4), _long(4)], SUBTRACTION),
+    Sound("SignalFilterBankSquareRoot", [WIDE, WHOLE], [_long(4)]),
+    Sound("SignalFramer", [_short(2, 32)], [_short(2, 2, 40), TRUTH], FRAMES),
+    Sound("SignalPCAN", [_long(4), _long(4), _short(125)], [_long(4)], {"snr_shift": 6}),
+    Sound("SignalStacker", [_short(4)], [_short(12), TRUTH], STACKING),
+    Sound("SignalWindow", [_short(2, 32), _short(32)], [_short(2, 32)], {"shift": 12}),
+)
+
+SIGNAL_TYPES = {"int16": 7, "int32": 2, "float32": 0}
+"""The option T of kernels that there are for several dtypes."""
+
+
+def _signal(sound: Sound) -> Maker:
     def make() -> bytes:
         graph = Graph()
-        given = [graph.tensor(shape, dtype, scales=()) for shape, dtype in inputs]
-        results = [graph.tensor(shape, dtype, scales=()) for shape, dtype in outputs]
-        graph.op(name, given, results, custom=_custom(**options) if options else b"")
+        given = [graph.tensor(shape, dtype, scales=()) for shape, dtype in sound.inputs]
+        results = [graph.tensor(shape, dtype, scales=()) for shape, dtype in sound.outputs]
+        options = _custom(**sound.options) if sound.options else b""
+        graph.op(sound.name.partition(" ")[0], given, results, custom=options)
         return graph.model(given, results)
 
     return make
 
 
-_INT16, _INT32, _FLOAT = 7, 2, 0
-
-
-def _sounds() -> Iterator[tuple[str, Maker]]:
-    short, long = "int16", "uint32"
-    yield (
-        "SignalDelay",
-        _signal("SignalDelay", [((3, 32), short)], [((3, 32), short)], delay_length=5),
-    )
-    yield (
-        "SignalEnergy",
-        _signal("SignalEnergy", [((64,), short)], [((32,), long)], start_index=2, end_index=20),
-    )
-    yield (
-        "SignalFftAutoScale",
-        _signal("SignalFftAutoScale", [((64,), short)], [((64,), short), ((), "int32")]),
-    )
-    yield (
-        "SignalFilterBank",
-        _signal(
-            "SignalFilterBank",
-            [((32,), long), *[((8,), short)] * 2, *[((5,), short)] * 3],
-            [((4,), "uint64")],
-            num_channels=4,
-        ),
-    )
-    yield "SignalFilterBankLog", _signal(
-        "SignalFilterBankLog", [((4,), long)], [((4,), short)],
-        input_correction_bits=3, output_scale=1600,
-    )  # fmt: skip
-    yield "SignalFilterBankSpectralSubtraction", _signal(
-        "SignalFilterBankSpectralSubtraction", [((4,), long)], [((4,), long)] * 2,
-        alternate_one_minus_smoothing=1, alternate_smoothing=1, clamping=1, min_signal_remaining=1,
-        num_channels=4, one_minus_smoothing=1, smoothing=1, smoothing_bits=10,
-        spectral_subtraction_bits=14,
-    )  # fmt: skip
-    yield (
-        "SignalFilterBankSquareRoot",
-        _signal("SignalFilterBankSquareRoot", [((4,), "uint64"), ((), "int32")], [((4,), long)]),
-    )
-    yield "SignalFramer", _signal(
-        "SignalFramer", [((2, 32), short)], [((2, 2, 40), short), ((), "bool")],
-        frame_size=40, frame_step=16, prefill=1,
-    )  # fmt: skip
-    yield (
-        "SignalPCAN",
-        _signal(
-            "SignalPCAN", [((4,), long), ((4,), long), ((125,), short)], [((4,), long)], snr_shift=6
-        ),
-    )
-    yield "SignalStacker", _signal(
-        "SignalStacker", [((4,), short)], [((12,), short), ((), "bool")],
-        num_channels=4, stacker_left_context=1, stacker_right_context=1, stacker_step=2,
-    )  # fmt: skip
-    yield (
-        "SignalWindow",
-        _signal("SignalWindow", [((2, 32), short), ((32,), short)], [((2, 32), short)], shift=12),
-    )
-    for kind, dtype in ((_INT16, short), (_INT32, "int32"), (_FLOAT, "float32")):
-        yield (
-            f"SignalRfft {dtype}",
-            _signal("SignalRfft", [((2, 32), dtype)], [((2, 34), dtype)], T=kind, fft_length=32),
-        )
-        yield (
-            f"SignalIrfft {dtype}",
-            _signal("SignalIrfft", [((2, 34), dtype)], [((2, 32), dtype)], T=kind, fft_length=32),
-        )
-    for kind, dtype in ((_INT16, short), (_FLOAT, "float32")):
-        yield (
-            f"SignalOverlapAdd {dtype}",
-            _signal(
-                "SignalOverlapAdd", [((3, 2, 32), dtype)], [((3, 32), dtype)], T=kind, frame_step=16
-            ),
-        )
-    yield "CIRCULAR_BUFFER", _ring
+def _transforms() -> Iterator[Sound]:
+    for dtype, kind in SIGNAL_TYPES.items():
+        times, waves = ((2, 32), dtype), ((2, 34), dtype)
+        options = {"T": kind, "fft_length": 32}
+        yield Sound(f"SignalRfft {dtype}", [times], [waves], options)
+        yield Sound(f"SignalIrfft {dtype}", [waves], [times], options)
+    for dtype in ("int16", "float32"):
+        options = {"T": SIGNAL_TYPES[dtype], "frame_step": 16}
+        frames, joined = ((3, 2, 32), dtype), ((3, 32), dtype)
+        yield Sound(f"SignalOverlapAdd {dtype}", [frames], [joined], options)
 
 
 def _ring() -> bytes:
@@ -405,10 +348,10 @@ def _detection() -> bytes:
     inputs = [graph.tensor((1, 6, 4)), graph.tensor((1, 6, 3))]
     anchors = graph.weights((6, 4))
     outputs = [graph.tensor(shape) for shape in ((1, 3, 4), (1, 3), (1, 3), (1,))]
-    options = _custom(
-        max_detections=3, max_classes_per_detection=1, num_classes=2, nms_score_threshold=0,
-        nms_iou_threshold=1, y_scale=10, x_scale=10, h_scale=5, w_scale=5,
-    )  # fmt: skip
+    limits = {"max_detections": 3, "max_classes_per_detection": 1, "num_classes": 2}
+    thresholds = {"nms_score_threshold": 0, "nms_iou_threshold": 1}
+    scales = {"y_scale": 10, "x_scale": 10, "h_scale": 5, "w_scale": 5}
+    options = _custom(**limits, **thresholds, **scales)
     graph.op("TFLite_Detection_PostProcess", [*inputs, anchors], outputs, custom=options)
     return graph.model(inputs, outputs)
 
@@ -440,7 +383,8 @@ def graph_cases() -> dict[str, Maker]:
             ("IF", _if),
             ("WHILE", _while),
             ("CALL_ONCE VAR_HANDLE READ_VARIABLE ASSIGN_VARIABLE", _resources),
-            *_sounds(),
+            *((sound.name, _signal(sound)) for sound in (*SOUNDS, *_transforms())),
+            ("CIRCULAR_BUFFER", _ring),
             ("TFLite_Detection_PostProcess", _detection),
             *((f"TFLM_DECODE {scheme}", _decode(scheme)) for scheme in range(3)),
             ("TFLM_DECODE per channel", _decode(2, channels=2)),
