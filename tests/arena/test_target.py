@@ -35,8 +35,11 @@ def test_chips_take_the_newest_table_that_has_them(name: str) -> None:
     assert load_target(name, recording=True).recording
 
 
-def test_a_version_is_a_commit_too() -> None:
-    assert load_target("host", "90b983c").date == "2026-08-20"
+@pytest.mark.parametrize("version", ["90b983c", "90b983c2b3f1", "8f6596d", "8f6596d0123456789ab"])
+def test_a_version_is_a_commit_too(version: str) -> None:
+    """However many of its digits the user or the table has."""
+    found = load_target("host", version)
+    assert (found.commit[:7], found.guess) == (version[:7], "")
 
 
 @pytest.mark.parametrize(

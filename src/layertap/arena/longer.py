@@ -52,15 +52,6 @@ class LongerLives:
             return self._anew(chosen)
         return _Replan(self, chosen).head()
 
-    def live_with(self, longer: Iterable[int]) -> int:
-        """Bytes that the head has at least: the most that is alive at one time."""
-        last = self._last.copy()
-        last[list(longer)] = self.end
-        changes = np.zeros(self.end + 3, np.int64)
-        np.add.at(changes, self._first + 1, self._size)
-        np.add.at(changes, last + 2, -self._size)
-        return int(np.cumsum(changes).max(initial=0))
-
     def near(self, i: int) -> Array:
         """Positions of the buffers that are alive with buffer ``i`` in the layout as it is."""
         if i in self._near:

@@ -27,17 +27,16 @@ Size = tuple[int, int]
 class Target:
     """What the sizes of the interpreter's structures depend on.
 
-    ``name`` is the chip family, ``version`` what was asked for, ``commit`` and ``date`` where the
-    sizes were read. ``structs`` are the framework's own by C++ name, ``params`` what the parser of
-    an operator allocates, ``op_data`` the bytes that its kernel keeps, both by operator.
-    ``recording`` means the allocator that keeps statistics, ``compression`` a build with support
-    for compressed constants. ``guess`` says why the table may not be the right one, else "".
+    ``name`` is the chip family, ``version`` what was asked for, ``commit`` where the sizes were
+    read. ``structs`` are the framework's own by C++ name, ``params`` what the parser of an operator
+    allocates, ``op_data`` the bytes that its kernel keeps, both by operator. ``recording`` means
+    the allocator that keeps statistics, ``compression`` a build with support for compressed
+    constants. ``guess`` says why the table may not be the right one, else "".
     """
 
     name: str
     version: str
     commit: str
-    date: str
     pointer: int
     structs: Mapping[str, Size]
     params: Mapping[str, Size]
@@ -104,7 +103,8 @@ def _is_data(name: str) -> bool:
 
 def _is(table: Mapping[str, Any], version: str) -> bool:
     commit: str = table["commit"]
-    return version in table["wheels"] or (len(version) >= 7 and commit.startswith(version))
+    same = commit.startswith(version) or version.startswith(commit)  # either may be shortened
+    return version in table["wheels"] or (len(version) >= 7 and same)
 
 
 def _label(table: Mapping[str, Any]) -> str:
@@ -133,7 +133,6 @@ def _target(table: Mapping[str, Any], name: str, version: str | None) -> Target:
         name=name,
         version=version or _label(table).split()[-1],
         commit=table["commit"],
-        date=table["date"],
         pointer=abi["pointer"],
         structs={key: (size, alignment) for key, (size, alignment) in abi["structs"].items()},
         params={key: (size, alignment) for key, (size, alignment) in abi["params"].items()},

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layertap.core.dtypes import Array, is_real, numpy_dtype
+from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.feeds import InputSpec
 from layertap.core.graph import format_shape
 from layertap.core.protocols import Session
@@ -81,10 +81,6 @@ class Wanted:
         """For messages: ``the input 'image' takes 8x8x1 int8``."""
         shape = "any shape" if self.shape is None else format_shape(self.shape)
         return f"the input {self.name!r} takes {shape}{f' {self.dtype}' if self.dtype else ''}"
-
-    @property
-    def takes_real(self) -> bool:
-        return self.dtype is None or is_real(self.dtype)
 
 
 def wanted_inputs(given: Given, session: Session) -> dict[str, Wanted]:
