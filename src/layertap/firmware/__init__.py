@@ -1,0 +1,1 @@
+"""What runs on a board, and what it says to its host."""

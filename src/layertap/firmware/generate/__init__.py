@@ -1,0 +1,1 @@
+"""Firmware for a model: its sources, written by layertap."""
