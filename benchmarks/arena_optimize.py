@@ -44,7 +44,3 @@ def rows() -> list[dict[str, object]]:
             )
             print(found[-1], file=sys.stderr)
     return found
-
-
-if __name__ == "__main__":
-    rows()

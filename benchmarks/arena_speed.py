@@ -54,8 +54,3 @@ def rows() -> list[dict[str, object]]:
                 }
             )
     return found
-
-
-if __name__ == "__main__":
-    for row in rows():
-        print(row)

@@ -30,7 +30,3 @@ def rows() -> list[dict[str, object]]:
             "bar": 0.5,
         }
     ]
-
-
-if __name__ == "__main__":
-    print(rows())

@@ -1,24 +1,21 @@
 """What reading every operation, every state and recorded values costs in Keras on TensorFlow.
 
-``python -m benchmarks.keras_depth`` prints a table. Operations are compared with the compiled call
-of the model, states after each step with the compiled call of the same layer with
-``return_sequences=True``; the captures are NumPy arrays, as is what the compiled call returns.
+Operations are compared with the compiled call of the model, states after each step with the
+compiled call of the same layer with ``return_sequences=True``.
 """
 
 from __future__ import annotations
 
 import os
 import timeit
-from collections.abc import Callable
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
-from benchmarks.keras_overhead import cnn, mlp, often
-from benchmarks.timing import interleaved
+from benchmarks.compiled import Call, captures, compiled, ratios
+from benchmarks.keras_overhead import cnn, compiled_model, mlp
 
 from layertap.core.graph import COMPUTED
 from layertap.recording import record
@@ -39,23 +36,13 @@ def lstm(units: int = 128, length: int = 64, features: int = 32) -> keras.Model:
 
 def contenders(
     model: keras.Model, batch: int, name: str, depth: str, taps: str | None
-) -> dict[str, Callable[[], object]]:
+) -> dict[str, Call]:
     """The compiled call first, then a capture of ``taps``."""
-    x = np.random.default_rng(0).normal(size=(batch, *model.input_shape[1:])).astype(np.float32)
-    signature = [tf.TensorSpec((None, *x.shape[1:]), tf.float32)]
-    function = tf.function(lambda x: model(x, training=False), input_signature=signature)
+    function, x = compiled_model(model, batch)
     session = open_keras(model, depth=depth)
     computed = [tap for tap in session.graph if tap.kind in COMPUTED and not tap.untappable]
     chosen = [tap for tap in computed if taps is None or tap.name in taps.split()]
-    run, feed = session.prepare(chosen), {session.inputs[0].name: x}
-
-    def emit(tap: object, value: object) -> None:
-        pass
-
-    return {
-        "tf.function(model)": lambda: function(tf.constant(x)).numpy(),
-        name: lambda: run(feed, emit),
-    }
+    return {"tf.function(model)": compiled(function, x), **captures(session, x, {name: chosen})}
 
 
 def rows(rounds: int = 60) -> list[dict[str, object]]:
@@ -74,10 +61,7 @@ def rows(rounds: int = 60) -> list[dict[str, object]]:
         ("Keras LSTM(128), 64 steps, batch 1", lstm(), 1, "cell states", "layers",
          "lstm:cell_steps", STATES),
     ):  # fmt: skip
-        given = contenders(model, batch, name, depth, taps)
-        timed = {key: often(call) for key, call in given.items()}
-        ratio = interleaved(timed, rounds)[name]
-        found.append({"work": work, "contender": name, "ratio": ratio, "bar": bar})
+        found += ratios(work, contenders(model, batch, name, depth, taps), {name: bar}, rounds)
     return [*found, idle()]
 
 
@@ -88,8 +72,3 @@ def idle(calls: int = 200_000) -> dict[str, object]:
     empty = min(timeit.repeat(lambda: None, number=calls, repeat=5))
     ratio = (best - empty) / calls / IDLE_SECONDS
     return {"work": "0.2 µs", "contender": "record, idle", "ratio": ratio, "bar": 1.0}
-
-
-if __name__ == "__main__":
-    for row in rows():
-        print(f"{row['work']:36} {row['contender']:28} {row['ratio']:.3f}  (bar {row['bar']})")

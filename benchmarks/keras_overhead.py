@@ -1,14 +1,13 @@
 """What reading layers costs in Keras on TensorFlow, as a ratio to the compiled call without.
 
-``python -m benchmarks.keras_overhead`` prints a table. The compiled call is ``tf.function(model)``
-on the same array, its output as NumPy; the captures are NumPy arrays too. The leanest way to run
-that function (its concrete function, called directly) is a contender for orientation.
+The compiled call is ``tf.function(model)``. The leanest way to run that function (its concrete
+function, called directly) is a contender for orientation.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -16,14 +15,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from benchmarks.timing import interleaved
+from benchmarks.compiled import Call, captures, compiled, ratios
 
+from layertap.core.dtypes import Array
 from layertap.core.graph import COMPUTED
 from layertap.runtimes.keras import open as open_keras
 
 L = keras.layers
-CALLS = 20
-"""Calls in one timed step: single ones are too short to time beside a garbage collection."""
 ALL_LAYERS = 1.10
 FOUR_TAPS = 1.02
 
@@ -45,37 +43,24 @@ def cnn() -> keras.Model:
     return keras.Model(image, L.Dense(10, activation="softmax")(x))
 
 
-def contenders(model: keras.Model, batch: int) -> dict[str, Callable[[], object]]:
-    """The compiled call first, then the same with taps."""
+def compiled_model(model: keras.Model, batch: int) -> tuple[Any, Array]:
+    """A ``tf.function`` that calls ``model``, and what to call it on."""
     x = np.random.default_rng(0).normal(size=(batch, *model.input_shape[1:])).astype(np.float32)
     signature = [tf.TensorSpec((None, *x.shape[1:]), tf.float32)]
-    function = tf.function(lambda x: model(x, training=False), input_signature=signature)
-    concrete = function.get_concrete_function()
+    return tf.function(lambda x: model(x, training=False), input_signature=signature), x
+
+
+def contenders(model: keras.Model, batch: int) -> dict[str, Call]:
+    """The compiled call first, then the same with taps."""
+    function, x = compiled_model(model, batch)
     session = open_keras(model)
     layers = [tap for tap in session.graph if tap.kind in COMPUTED]
     four = layers[:: len(layers) // 3][:3] + layers[-1:]
-    feed = {session.inputs[0].name: x}
-    passes = {"all layers": session.prepare(layers), "four taps": session.prepare(four)}
-
-    def capture(name: str) -> Callable[[], object]:
-        def emit(tap: object, value: object) -> None:
-            pass
-
-        return lambda: passes[name](feed, emit)
-
     return {
-        "tf.function(model)": lambda: function(tf.constant(x)).numpy(),
-        **{name: capture(name) for name in passes},
-        "its concrete function": lambda: concrete(tf.constant(x)).numpy(),
+        "tf.function(model)": compiled(function, x),
+        **captures(session, x, {"all layers": layers, "four taps": four}),
+        "its concrete function": compiled(function.get_concrete_function(), x),
     }
-
-
-def often(call: Callable[[], object]) -> Callable[[], object]:
-    def calls() -> None:
-        for _ in range(CALLS):
-            call()
-
-    return calls
 
 
 def rows(rounds: int = 60) -> list[dict[str, object]]:
@@ -87,16 +72,5 @@ def rows(rounds: int = 60) -> list[dict[str, object]]:
         ("Keras CNN 32×32, batch 1", cnn(), 1),
         ("Keras CNN 32×32, batch 32", cnn(), 32),
     ):
-        timed = {key: often(call) for key, call in contenders(model, batch).items()}
-        ratios = interleaved(timed, rounds)
-        found += [
-            {"work": name, "contender": key, "ratio": ratio, "bar": bars.get(key)}
-            for key, ratio in list(ratios.items())[1:]
-        ]
+        found += ratios(name, contenders(model, batch), bars, rounds)
     return found
-
-
-if __name__ == "__main__":
-    for row in rows():
-        bar = "" if row["bar"] is None else f"  (bar {row['bar']})"
-        print(f"{row['work']:36} {row['contender']:24} {row['ratio']:.3f}{bar}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -142,9 +141,3 @@ def _measure(work: Work, folder: Path) -> list[dict[str, object]]:
         {"work": work.name, "contender": name, "ratio": ratio, "bar": bars.get(name)}
         for name, ratio in sorted(ratios.items(), key=lambda pair: pair[0] not in OURS)
     ]
-
-
-if __name__ == "__main__":
-    for row in rows():
-        bar = "" if row["bar"] is None else f"  (bar {row['bar']})"
-        sys.stdout.write(f"{row['work']:32} {row['contender']:20} {row['ratio']:7.2f}{bar}\n")

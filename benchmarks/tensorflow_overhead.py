@@ -1,8 +1,7 @@
 """What reading tensors of a TensorFlow graph costs, as a ratio to the compiled call without.
 
-``python -m benchmarks.tensorflow_overhead`` prints a table. The compiled call is a ``tf.function``
-on the same array, its output as NumPy; the captures are NumPy arrays too. Its concrete function,
-called directly, is a contender for orientation. Opening a graph is in seconds.
+The compiled call is a ``tf.function``. Its concrete function, called directly, is a contender for
+orientation. Opening a graph is in seconds.
 """
 
 from __future__ import annotations
@@ -11,19 +10,16 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from benchmarks.timing import interleaved
+from benchmarks.compiled import Call, captures, compiled, ratios
 
 from layertap.core.graph import COMPUTED
 from layertap.runtimes.tensorflow import open as open_graph
 
-CALLS = 20
-"""Calls in one timed step: single ones are too short to time beside a garbage collection."""
 ALL_OPS = 1.3
 FOUR_TAPS = 1.02
 NODES = 5000
@@ -55,35 +51,18 @@ class Cnn(tf.Module):
         return tf.nn.softmax(tf.matmul(tf.reduce_mean(x, (1, 2)), self.dense))
 
 
-def contenders(net: Cnn, batch: int) -> dict[str, Callable[[], object]]:
+def contenders(net: Cnn, batch: int) -> dict[str, Call]:
     """The compiled call first, then the same with taps."""
     x = np.random.default_rng(1).normal(size=(batch, 32, 32, 3)).astype(np.float32)
     concrete = net.__call__.get_concrete_function()
     session = open_graph(concrete)
     ops = [tap for tap in session.graph if tap.kind in COMPUTED and not tap.untappable]
     four = [tap for tap in ops if tap.op == "AddV2"] + ops[-1:]  # the blocks, and the output
-    feed = {session.inputs[0].name: x}
-    passes = {"every op": session.prepare(ops), "four taps": session.prepare(four)}
-
-    def capture(name: str) -> Callable[[], object]:
-        def emit(tap: object, value: object) -> None:
-            pass
-
-        return lambda: passes[name](feed, emit)
-
     return {
-        "tf.function": lambda: net(tf.constant(x)).numpy(),
-        **{name: capture(name) for name in passes},
-        "its concrete function": lambda: concrete(tf.constant(x)).numpy(),
+        "tf.function": compiled(net, x),
+        **captures(session, x, {"every op": ops, "four taps": four}),
+        "its concrete function": compiled(concrete, x),
     }
-
-
-def often(call: Callable[[], object]) -> Callable[[], object]:
-    def calls() -> None:
-        for _ in range(CALLS):
-            call()
-
-    return calls
 
 
 def opening() -> float:
@@ -109,17 +88,7 @@ def rows(rounds: int = 60) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for batch in (1, 32):
         work = f"TensorFlow CNN 32×32, batch {batch}"
-        timed = {key: often(call) for key, call in contenders(Cnn(), batch).items()}
-        found += [
-            {"work": work, "contender": key, "ratio": ratio, "bar": bars.get(key)}
-            for key, ratio in list(interleaved(timed, rounds).items())[1:]
-        ]
+        found += ratios(work, contenders(Cnn(), batch), bars, rounds)
     work = f"opening and listing {NODES:,} nodes"
     seconds = {"contender": "seconds, not a ratio", "ratio": opening(), "bar": OPENING_SECONDS}
     return [*found, {"work": work, **seconds}]
-
-
-if __name__ == "__main__":
-    for row in rows():
-        bar = "" if row["bar"] is None else f"  (bar {row['bar']})"
-        print(f"{row['work']:36} {row['contender']:24} {row['ratio']:.3f}{bar}")

@@ -1,0 +1,62 @@
+"""Reading taps of a TensorFlow function beside its compiled call, which the ratios are to.
+
+The compiled call starts from the same array and ends with its output as NumPy; the captures are
+NumPy arrays too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from benchmarks.timing import interleaved
+
+from layertap.core.dtypes import Array
+from layertap.core.graph import TapPoint
+from layertap.core.protocols import Session
+
+CALLS = 20
+"""Calls in one timed step: single ones are too short to time beside a garbage collection."""
+
+Call = Callable[[], object]
+
+
+def compiled(function: Callable[..., Any], x: Array) -> Call:
+    """One call of ``function``, from NumPy to NumPy."""
+    return lambda: function(tf.constant(x)).numpy()
+
+
+def captures(
+    session: Session, x: Array, chosen: Mapping[str, Sequence[TapPoint]]
+) -> dict[str, Call]:
+    """One pass for each of the selections, by its name."""
+    feed = {session.inputs[0].name: x}
+    passes = {name: session.prepare(taps) for name, taps in chosen.items()}
+
+    def emit(tap: object, value: object) -> None:
+        pass
+
+    def capture(name: str) -> Call:
+        return lambda: passes[name](feed, emit)
+
+    return {name: capture(name) for name in passes}
+
+
+def ratios(
+    work: str, calls: Mapping[str, Call], bars: Mapping[str, float], rounds: int
+) -> list[dict[str, object]]:
+    """One row for each contender but the first, which the ratios are to."""
+    timed = {name: _often(call) for name, call in calls.items()}
+    return [
+        {"work": work, "contender": name, "ratio": ratio, "bar": bars.get(name)}
+        for name, ratio in list(interleaved(timed, rounds).items())[1:]
+    ]
+
+
+def _often(call: Call) -> Call:
+    def calls() -> None:
+        for _ in range(CALLS):
+            call()
+
+    return calls
