@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,9 +21,7 @@ BACKEND = keras.backend.backend()
 
 
 def numpy(tensor: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        return np.array(keras.ops.convert_to_numpy(tensor))
+    return np.array(keras.ops.convert_to_numpy(tensor))
 
 
 def compiled(net: Any) -> Callable[[list[Any]], list[Any]]:

@@ -4,7 +4,6 @@ Runs on each backend."""
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import layertap  # noqa: E402
 from layertap.core.graph import COMPUTED  # noqa: E402
 from layertap.errors import NoSuchTap, SourceError, Untappable  # noqa: E402
 
-pytestmark = pytest.mark.slow  # traces a model per test
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh_names")]  # traces a model per test
 L = keras.layers
 ops = keras.ops
 BACKEND = keras.backend.backend()
@@ -26,16 +25,8 @@ SIGMOID = {"tensorflow": "Sigmoid", "jax": "logistic", "torch": "sigmoid"}[BACKE
 TANH = {"tensorflow": "Tanh", "jax": "tanh", "torch": "tanh"}[BACKEND]
 
 
-@pytest.fixture(autouse=True)
-def _fresh_names() -> None:
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(3)
-
-
 def numpy(tensor: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        return np.array(ops.convert_to_numpy(tensor))
+    return np.array(keras.ops.convert_to_numpy(tensor))
 
 
 def normal(*shape: int) -> Any:

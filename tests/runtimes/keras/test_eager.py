@@ -14,11 +14,7 @@ keras = pytest.importorskip("keras")
 import layertap  # noqa: E402
 from layertap.errors import SourceError, Untappable  # noqa: E402
 
-# Keras's own, with NumPy 2.
-pytestmark = [
-    pytest.mark.slow,  # whole models
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow  # whole models
 L = keras.layers
 
 

@@ -14,11 +14,7 @@ from keras import layers
 import layertap
 from layertap.errors import PlanError, StoreError
 
-# Keras's own, on saving with NumPy 2.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.slow
 X = np.random.default_rng(0).random((2, 3), dtype=np.float32)
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,21 +14,13 @@ keras = pytest.importorskip("keras")
 import layertap  # noqa: E402
 from layertap.errors import FeedError, RuntimeFailure  # noqa: E402
 
-pytestmark = pytest.mark.slow  # traces a model per test
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh_names")]  # traces a model per test
 
 L = keras.layers
 
 
-@pytest.fixture(autouse=True)
-def _fresh_names() -> None:
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(3)
-
-
 def numpy(tensor: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        return np.array(keras.ops.convert_to_numpy(tensor))
+    return np.array(keras.ops.convert_to_numpy(tensor))
 
 
 def random(*shape: int) -> Any:
@@ -302,7 +293,6 @@ def test_half_precision() -> None:
         )
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's predict
 def test_attach_reads_eager_calls_and_never_a_stale_one() -> None:
     net = keras.Sequential([keras.Input((4,)), L.Dense(3, name="a"), L.Dense(2, name="b")])
     net.compile(loss="mse")

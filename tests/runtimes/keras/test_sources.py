@@ -20,8 +20,6 @@ from layertap.errors import CorruptModel, SourceError, UnknownSource  # noqa: E4
 from layertap.runtimes.keras import backend  # noqa: E402
 
 L = keras.layers
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-"""Keras's own, when it saves a model on TensorFlow."""
 
 
 def numpy(tensor: Any) -> Any:
