@@ -131,6 +131,38 @@ def test_called_subgraphs_and_other_signatures_say_why() -> None:
     assert graph["s1/b"].native == "s1/#1"
 
 
+def test_what_operators_run_can_be_listed_with_a_value_for_each_time() -> None:
+    channels = {"scales": [0.5, 0.25], "zero_points": [0, 0], "axis": 1}
+    weight = TensorSpec("w", (2,), data=np.ones(2, np.float32))
+    body = SubgraphSpec(
+        [TensorSpec("a", (1, 2)), TensorSpec("b", (1, 2), "int8", **channels), weight],
+        [0],
+        [1],
+        [OperatorSpec("my_op", [0, 2], [1])],
+    )
+    main = SubgraphSpec(
+        [TensorSpec("x", (1, 2)), TensorSpec("y", (1, 2))],
+        [0], [1], [OperatorSpec("WHILE", [0], [1], {0: 1, 1: 1})],
+    )  # fmt: skip
+    other = SignatureSpec("encode", {"a": 0}, {"b": 1}, subgraph=2)
+    model = parse(write_tflite(main, body, body, signatures=[other]))
+    graph = tap_graph(model, inside=True).graph
+    assert (graph["s1/a"].kind, graph["s1/b"].kind, graph["s1/w"].kind) == (
+        "argument",
+        "activation",
+        "weight",
+    )
+    assert not graph["s1/a"].untappable
+    assert (graph["s1/b"].shape, graph["s1/b"].per) == ((None, 1, 2), "batch")
+    assert (graph["s1/w"].shape, graph["s1/w"].per) == ((2,), "run")
+    quantization = graph["s1/b"].quantization
+    assert quantization is not None
+    codes = np.ones((3, 1, 2), np.int8)
+    np.testing.assert_array_equal(quantization.dequantize(codes)[2], [[0.5, 0.25]])
+    assert (graph["x"].shape, graph["x"].per, graph["y"].kind) == ((1, 2), "sample", "output")
+    assert "'encode'" in graph["s2/b"].untappable
+
+
 def test_what_cannot_be_read_says_why() -> None:
     tensors = [
         TensorSpec("x", (1, 2)),

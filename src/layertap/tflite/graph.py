@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layertap.core.dtypes import numpy_dtype
 from layertap.core.feeds import InputSpec
 from layertap.core.graph import Graph, Kind, Per, TapPoint
+from layertap.core.quantization import Quantization
 from layertap.tflite.model import Operator, Subgraph, Tensor, TfliteModel
 from layertap.tflite.names import unique_names
 
@@ -42,13 +43,16 @@ def tap_graph(
     run: int = MAIN,
     dynamic: bool = False,
     readable: frozenset[str] | None = None,
+    inside: bool = False,
 ) -> TapGraph:
     """All tensors of ``model`` as tap points in execution order.
 
     Per subgraph: inputs, what the operators compute, state, weights, and tensors that nothing
     computes. ``run`` is the subgraph that is run. ``dynamic=True`` leaves sizes open (None) that
     the file declares open, except the batch axis, for runtimes that can resize tensors.
-    ``readable`` are the element types that a runtime hands out, None for all.
+    ``readable`` are the element types that a runtime hands out, None for all. ``inside=True`` is for
+    runtimes that also read the subgraphs that operators run: a tensor of these has one value for
+    each time that its subgraph was run, stacked on a first axis of open size.
     """
     named = tensor_names(model)
     main = model.subgraphs[run]
@@ -56,8 +60,9 @@ def tap_graph(
     taps: list[TapPoint] = []
     callers = _callers(model)
     for subgraph, own in zip(model.subgraphs, named, strict=True):
-        reason = "" if subgraph is main else _not_run(model, subgraph, callers)
-        taps += _Tapper(subgraph, own, batch, dynamic, reason, readable).taps()
+        is_main, called = subgraph is main, inside and subgraph.index in callers
+        reason = "" if is_main or called else _not_run(model, subgraph, callers)
+        taps += _Tapper(subgraph, own, batch, dynamic, is_main, reason, readable).taps()
     graph = Graph(taps)
     inputs = (graph[named[run][i]] for i in dict.fromkeys(main.inputs))
     specs = (InputSpec(t.name, t.dtype, t.shape, t.quantization) for t in inputs)
@@ -122,11 +127,12 @@ class _Tapper:
         names: Sequence[str],
         batch: int | None,
         dynamic: bool,
+        is_main: bool,
         why: str,
         readable: frozenset[str] | None,
     ) -> None:
         self.subgraph, self.names, self.batch, self.dynamic = subgraph, names, batch, dynamic
-        self.why, self.readable = why, readable
+        self.is_main, self.why, self.readable = is_main, why, readable
         self.inputs = frozenset(subgraph.inputs)
         self.outputs = frozenset(subgraph.outputs)
         self.consumed = {i for operator in subgraph.operators for i in operator.inputs}
@@ -154,13 +160,13 @@ class _Tapper:
     def _kind(self, tensor: Tensor) -> Kind:
         i = tensor.index
         if i in self.inputs:
-            return "argument" if self.why else "input"
+            return "input" if self.is_main else "argument"
         if tensor.variable:
             return "state"
         empty = 0 in tensor.shape and i in self.consumed
         if i not in self.producers and (tensor.data or tensor.external or empty):
             return "weight"
-        returned = i in self.outputs and not self.why
+        returned = i in self.outputs and self.is_main
         return "output" if returned else "activation"
 
     def _tap(self, tensor: Tensor, kind: Kind) -> TapPoint:
@@ -176,7 +182,7 @@ class _Tapper:
             shape=shape,
             index=tensor.index,
             subgraph=self.subgraph.index,
-            quantization=tensor.quantization,
+            quantization=self._quantization(tensor, kind),
             per=per,
             operands=operands,
             untappable=self._untappable(tensor, kind, makers),
@@ -189,9 +195,21 @@ class _Tapper:
             self.operands[id(operator)] = tuple(dict.fromkeys(names))
         return self.operands[id(operator)]
 
+    def _quantization(self, tensor: Tensor, kind: Kind) -> Quantization | None:
+        found = tensor.quantization
+        if found is None or not self._is_stacked(kind):
+            return found
+        return replace(found, axis=found.axis + 1)
+
+    def _is_stacked(self, kind: Kind) -> bool:
+        """Whether there is one value for each time that the subgraph is run."""
+        return not (self.is_main or self.why or kind == "weight")
+
     def _shape(self, tensor: Tensor, kind: Kind) -> tuple[Shape, Per]:
         if kind == "weight":
             return tensor.shape, "run"
+        if self._is_stacked(kind):
+            return (None, *(size if size >= 0 else None for size in tensor.shape)), "batch"
         producers = self.producers.get(tensor.index, [])
         counts_samples = not any(op.name in DATA_DEPENDENT for op in producers) and (
             self.open_batch or not tensor.signature or tensor.signature[0] >= 0
