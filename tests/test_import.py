@@ -6,16 +6,7 @@ import subprocess
 import sys
 
 import layertap
-
-FRAMEWORKS = (
-    "torch",
-    "tensorflow",
-    "keras",
-    "jax",
-    "ai_edge_litert",
-    "tflite_micro",
-    "onnxruntime",
-)
+from layertap.testing.runtime import FRAMEWORKS
 
 REFUSE = f"""
 import sys

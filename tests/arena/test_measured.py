@@ -14,13 +14,25 @@ from layertap.arena.target import load_target
 from layertap.demo import asset
 from layertap.errors import LayertapError
 
-SIZES = """\
-[RecordingMicroAllocator] Arena allocation total 3100 bytes
-[RecordingMicroAllocator] Arena allocation head 1728 bytes
-[RecordingMicroAllocator] Arena allocation tail 1372 bytes
-[RecordingMicroAllocator] 'TfLiteEvalTensor data' used 640 bytes with alignment overhead \
-(requested 640 bytes for 6 allocations)
-"""
+Row = tuple[str, int, int, str]
+"""What the recording allocator counts, bytes, their number and what they are called."""
+
+
+def allocations(head: int, tail: int, *rows: Row) -> str:
+    """What the recording allocator prints."""
+    lines = [
+        f"Arena allocation {name} {count} bytes"
+        for name, count in (("total", head + tail), ("head", head), ("tail", tail))
+    ]
+    lines += [
+        f"'{name}' used {count} bytes with alignment overhead "
+        f"(requested {count} bytes for {number} {what})"
+        for name, count, number, what in rows
+    ]
+    return "".join(f"[RecordingMicroAllocator] {line}\n" for line in lines)
+
+
+SIZES = allocations(1728, 1372, ("TfLiteEvalTensor data", 640, 6, "allocations"))
 
 SCRATCH = [(128, 1312, 2), (288, 1440, 2)]
 """Bytes, offset, scope of what the device's kernels ask for."""
@@ -113,17 +125,13 @@ def test_a_log_of_a_failure_changes_nothing(chain) -> None:
     assert len(found.notes) == 1
 
 
-DIGITS = """\
-[RecordingMicroAllocator] Arena allocation total 5920 bytes
-[RecordingMicroAllocator] Arena allocation head 3072 bytes
-[RecordingMicroAllocator] Arena allocation tail 2848 bytes
-[RecordingMicroAllocator] 'TfLiteEvalTensor data' used 432 bytes with alignment overhead \
-(requested 432 bytes for 18 allocations)
-[RecordingMicroAllocator] 'Persistent TfLiteTensor data' used 128 bytes with alignment overhead \
-(requested 128 bytes for 2 tensors)
-[RecordingMicroAllocator] 'NodeAndRegistration struct' used 512 bytes with alignment overhead \
-(requested 512 bytes for 8 NodeAndRegistration structs)
-"""
+DIGITS = allocations(
+    3072,
+    2848,
+    ("TfLiteEvalTensor data", 432, 18, "allocations"),
+    ("Persistent TfLiteTensor data", 128, 2, "tensors"),
+    ("NodeAndRegistration struct", 512, 8, "NodeAndRegistration structs"),
+)
 """What the wheel tflite-micro 0.dev20261023182759 prints for the demo's int8 model."""
 
 

@@ -10,7 +10,6 @@ from layertap.arena.buffers import Buffer, collisions
 from layertap.arena.mapping import memory_map
 from layertap.arena.memory_map import MemoryMap
 from layertap.arena.optimize import Layout, best_layout
-from layertap.arena.solver import installed
 from layertap.arena.target import load_target
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 from layertap.tflite.model import parse
@@ -169,7 +168,6 @@ def test_too_much_at_once_is_left_to_greedy(monkeypatch: pytest.MonkeyPatch) -> 
     assert (layout.head, layout.bound) == (384, 272)
 
 
-@pytest.mark.skipif(not installed(), reason="OR-tools is not installed")
 def test_the_solver_closes_what_first_fit_leaves_open() -> None:
     from layertap.arena.packing import Problem, pack
     from layertap.arena.solver import improved

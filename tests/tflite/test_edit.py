@@ -16,15 +16,9 @@ from layertap.testing.tflite import (
     TensorSpec,
     write_tflite,
 )
+from layertap.testing.tflite_cases import additions
 from layertap.tflite.edit import OFFLINE_PLAN, with_outputs
 from layertap.tflite.model import parse
-
-
-def chain(length: int = 4) -> SubgraphSpec:
-    tensors = [TensorSpec(name, (1, 2)) for name in ("x", *(f"t{i}" for i in range(length)))]
-    tensors.append(TensorSpec("w", (2,), data=np.ones(2, np.float32)))
-    operators = [OperatorSpec("ADD", [i, length + 1], [i + 1]) for i in range(length)]
-    return SubgraphSpec(tensors, [0], [length], operators)
 
 
 def changed_bytes(before: bytes, after: bytes) -> list[int]:
@@ -32,7 +26,7 @@ def changed_bytes(before: bytes, after: bytes) -> list[int]:
 
 
 def test_outputs_are_appended_and_nothing_else_changes() -> None:
-    data = write_tflite(chain())
+    data = write_tflite(additions(4))
     edited = with_outputs(data, [2, 1, 2, 4])
     slot = parse(data).subgraphs[0].outputs_slot
     assert parse(edited).subgraphs[0].outputs == (4, 2, 1)
@@ -41,13 +35,13 @@ def test_outputs_are_appended_and_nothing_else_changes() -> None:
 
 
 def test_what_is_an_output_already_changes_nothing() -> None:
-    data = write_tflite(chain())
+    data = write_tflite(additions(4))
     assert with_outputs(data, [4]) is data
     assert with_outputs(data, []) is data
 
 
 def test_editing_twice() -> None:
-    data = write_tflite(chain())
+    data = write_tflite(additions(4))
     edited = with_outputs(with_outputs(data, [1]), [3])
     assert parse(edited).subgraphs[0].outputs == (4, 1, 3)
 
@@ -58,7 +52,7 @@ def test_signatures_get_the_outputs_too() -> None:
         SignatureSpec("second", {"in": 0}, {"t1": 4}),
         SignatureSpec("other", {"in": 0}, {"out": 2}, subgraph=1),
     ]
-    data = write_tflite(chain(), chain(2), signatures=signatures)
+    data = write_tflite(additions(4), additions(2), signatures=signatures)
     edited = with_outputs(data, [1, 2])
     model = generated.ModelT.InitFromObj(generated.Model.GetRootAsModel(edited, 0))
     outputs = {
@@ -79,14 +73,14 @@ def test_signatures_get_the_outputs_too() -> None:
 
 
 def test_another_subgraph() -> None:
-    edited = parse(with_outputs(write_tflite(chain(), chain(2)), [1], subgraph=1))
+    edited = parse(with_outputs(write_tflite(additions(4), additions(2)), [1], subgraph=1))
     assert [subgraph.outputs for subgraph in edited.subgraphs] == [(4,), (2, 1)]
 
 
 def test_a_ready_memory_layout_lets_new_outputs_go() -> None:
     offsets = [0, 16, 32, 0, 16, -1, 0, 16, 32, -1]
     layout = np.array([1, 2, len(offsets), *offsets], "<i4").tobytes()
-    data = write_tflite(chain(), chain(2), metadata={OFFLINE_PLAN: layout})
+    data = write_tflite(additions(4), additions(2), metadata={OFFLINE_PLAN: layout})
     for subgraph, tensor, entry in ((0, 2, 2), (1, 1, 7)):
         model = parse(with_outputs(data, [tensor], subgraph=subgraph))
         where = model.metadata[OFFLINE_PLAN]
@@ -107,7 +101,7 @@ def test_inputs_and_variables_can_be_outputs_and_weights_cannot() -> None:
 
 
 def test_a_model_without_a_list_of_outputs() -> None:
-    data = bytearray(write_tflite(chain()))
+    data = bytearray(write_tflite(additions(4)))
     root = generated.Model.GetRootAsModel(bytes(data), 0)
     table = root.Subgraphs(0)._tab
     vtable = table.Pos - int.from_bytes(data[table.Pos : table.Pos + 4], "little", signed=True)

@@ -18,16 +18,10 @@ from layertap.testing.tflite import (
     TensorSpec,
     write_tflite,
 )
+from layertap.testing.tflite_cases import additions
 from layertap.tflite.edit import OFFLINE_PLAN, with_outputs
 from layertap.tflite.model import TfliteModel, parse
 from layertap.tflite.relayout import with_layout
-
-
-def chain(length: int = 3) -> SubgraphSpec:
-    tensors = [TensorSpec(name, (1, 2)) for name in ("x", *(f"t{i}" for i in range(length)))]
-    tensors.append(TensorSpec("w", (2,), data=np.ones(2, np.float32)))
-    operators = [OperatorSpec("ADD", [i, length + 1], [i + 1]) for i in range(length)]
-    return SubgraphSpec(tensors, [0], [length], operators)
 
 
 def layout_of(data: bytes) -> list[int]:
@@ -56,7 +50,7 @@ def known(model: TfliteModel) -> object:
 @pytest.mark.parametrize("metadata", [{}, {"min_runtime_version": b"1.5.0" + bytes(11)}])
 def test_a_layout_is_added_before_everything_else(metadata: dict[str, bytes]) -> None:
     signature = SignatureSpec("serve", {"in": 0}, {"out": 3})
-    data = write_tflite(chain(), chain(2), signatures=[signature], metadata=metadata)
+    data = write_tflite(additions(3), additions(2), signatures=[signature], metadata=metadata)
     offsets = [0, 16, 32, 48, None, 64, 80, 96, None]
     edited = with_layout(data, offsets)
     assert layout_of(edited) == [1, 2, 9, *(-1 if offset is None else offset for offset in offsets)]
@@ -69,7 +63,7 @@ def test_a_layout_is_added_before_everything_else(metadata: dict[str, bytes]) ->
 
 
 def test_the_schema_s_own_reader_agrees() -> None:
-    data = write_tflite(chain(), metadata={"other": b"x" * 8})
+    data = write_tflite(additions(3), metadata={"other": b"x" * 8})
     model = generated.ModelT.InitFromObj(
         generated.Model.GetRootAsModel(with_layout(data, [0, 16, 0, 16, None]), 0)
     )
@@ -81,7 +75,7 @@ def test_the_schema_s_own_reader_agrees() -> None:
 
 
 def test_a_layout_is_replaced_where_it_is() -> None:
-    first = with_layout(write_tflite(chain()), [0, 16, 32, 48, None])
+    first = with_layout(write_tflite(additions(3)), [0, 16, 32, 48, None])
     second = with_layout(first, [48, 32, 16, 0, None])
     held = parse(first).metadata[OFFLINE_PLAN]
     assert layout_of(second)[3:] == [48, 32, 16, 0, -1]
@@ -108,20 +102,20 @@ def test_a_layout_whose_bytes_are_a_weight_too_is_replaced_elsewhere() -> None:
 
 
 def test_tapping_afterwards() -> None:
-    edited = with_outputs(with_layout(write_tflite(chain()), [0, 16, 0, 16, None]), [1])
+    edited = with_outputs(with_layout(write_tflite(additions(3)), [0, 16, 0, 16, None]), [1])
     assert layout_of(edited)[3:] == [0, -1, 0, 16, -1]
     assert parse(edited).subgraphs[0].outputs == (3, 1)
 
 
 def test_a_wrong_number_of_offsets() -> None:
     with pytest.raises(PlanError, match="4 offsets for 5 tensors"):
-        with_layout(write_tflite(chain()), [0] * 4)
+        with_layout(write_tflite(additions(3)), [0] * 4)
 
 
 @pytest.mark.parametrize("offset", [-16, 1 << 31])
 def test_an_offset_that_cannot_be(offset: int) -> None:
     with pytest.raises(PlanError, match=f"the offset {offset}"):
-        with_layout(write_tflite(chain()), [0, 16, offset, 48, None])
+        with_layout(write_tflite(additions(3)), [0, 16, offset, 48, None])
 
 
 def test_not_a_model() -> None:
@@ -131,7 +125,7 @@ def test_not_a_model() -> None:
 
 def test_a_file_of_a_newer_format() -> None:
     """A root with a field that this version does not know."""
-    data = bytearray(write_tflite(chain()))
+    data = bytearray(write_tflite(additions(3)))
     model = generated.Model.GetRootAsModel(bytes(data), 0)._tab
     places = [4 + 2 * n for n in range(10)]
     size = 4 + 2 * 12

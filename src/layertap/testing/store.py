@@ -386,25 +386,25 @@ class PersistentStoreSuite(StoreSuite):
         store.close(True)
         self.check(self.load(tmp_path, store), 4)
 
-    def test_other_inputs_are_refused(self, tmp_path: Path) -> None:
+    def _resumed_within(self, tmp_path: Path) -> Sink:
+        """A run of two batches, resumed; the first is skipped."""
         store = self.make_store(tmp_path, self.TAPS, {})
         self.write_batch(store, 0)
         self.write_batch(store, 1)
         store.close(False)
         store = self.resume(tmp_path, self.TAPS, {})
         store.skip(2, feed_of(0, 2))
+        return store
+
+    def test_other_inputs_are_refused(self, tmp_path: Path) -> None:
+        store = self._resumed_within(tmp_path)
         with pytest.raises(StoreError, match="other inputs"):
             store.skip(2, feed_of(3, 2))
         store.close(False)
         self.check(self.load(tmp_path, store), 2)
 
     def test_fewer_inputs_are_refused(self, tmp_path: Path) -> None:
-        store = self.make_store(tmp_path, self.TAPS, {})
-        self.write_batch(store, 0)
-        self.write_batch(store, 1)
-        store.close(False)
-        store = self.resume(tmp_path, self.TAPS, {})
-        store.skip(2, feed_of(0, 2))
+        store = self._resumed_within(tmp_path)
         with pytest.raises(StoreError, match="ended after 2 samples"):
             store.close(True)
         assert not self.load(tmp_path, store).complete

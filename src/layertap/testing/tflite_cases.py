@@ -94,6 +94,14 @@ def known_model(batch: int = 2, seed: int = 0) -> KnownModel:
     return model.finish([x], [doubled, restored])
 
 
+def additions(length: int) -> SubgraphSpec:
+    """``x``, then ``t0``, ``t1``...: each the one before plus the constant ``w``."""
+    tensors = [TensorSpec(name, (1, 2)) for name in ("x", *(f"t{i}" for i in range(length)))]
+    tensors.append(TensorSpec("w", (2,), data=np.ones(2, np.float32)))
+    operators = [OperatorSpec("ADD", [i, length + 1], [i + 1]) for i in range(length)]
+    return SubgraphSpec(tensors, [0], [length], operators)
+
+
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "ADD": np.add,
     "SUB": np.subtract,
@@ -136,4 +144,4 @@ def _step(
     return model.operator(op, [first, second], name, _BINARY[op](x, y))
 
 
-__all__ = ["KnownModel", "known_model", "known_models"]
+__all__ = ["KnownModel", "additions", "known_model", "known_models"]

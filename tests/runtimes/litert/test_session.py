@@ -393,19 +393,3 @@ def test_damaged_models_end_in_errors_of_ours(runtime: str) -> None:
         except LayertapError as error:
             endings.add(type(error).__name__)
     assert {"fine", "CorruptModel"} <= endings
-
-
-@pytest.mark.parametrize("dtype", sorted(LitertSession.readable))
-def test_types(dtype: str) -> None:
-    tensors = [TensorSpec("x", (1, 4), dtype), TensorSpec("y", (1, 4), dtype)]
-    tensors.append(TensorSpec("z", (1, 2, 2), dtype))
-    tensors.append(TensorSpec("shape", (3,), "int32", data=np.array([1, 2, 2], np.int32)))
-    tensors.append(TensorSpec("flat", (2,), "int32", data=np.array([1, 4], np.int32)))
-    operators = [OperatorSpec("RESHAPE", [0, 3], [2]), OperatorSpec("RESHAPE", [2, 4], [1])]
-    data = write_tflite(SubgraphSpec(tensors, [0], [1], operators))
-    x = np.array([[0, 1, 1, 0]]).astype(dtype)
-    with layertap.open(data, runtime="litert") as model:
-        run = model.capture(x, taps=["x", "z", "y"])
-    for name in "xyz":
-        assert run[name].raw.dtype == dtype
-        np.testing.assert_array_equal(run[name].raw.reshape(1, 4), x)

@@ -10,9 +10,10 @@ import keras
 
 from layertap.core.dtypes import numpy_dtype
 from layertap.core.graph import Per, TapPoint
+from layertap.core.names import unused
 from layertap.runtimes.keras.engine import Engine, Shape, Target, call_abstractly
 from layertap.runtimes.keras.inputs import Inputs
-from layertap.runtimes.keras.naming import Weight, unused
+from layertap.runtimes.keras.naming import Weight
 from layertap.runtimes.keras.recorder import Value, settled
 
 BATCHES = (2, 3)

@@ -19,10 +19,11 @@ import keras
 
 from layertap.core.feeds import InputSpec
 from layertap.core.graph import TapPoint
+from layertap.core.names import unused
 from layertap.errors import PlanError
 from layertap.runtimes.keras.inputs import Inputs
 from layertap.runtimes.keras.intercept import listening
-from layertap.runtimes.keras.naming import Ownership, leaves, sublayers, unused
+from layertap.runtimes.keras.naming import Ownership, leaves, sublayers
 from layertap.runtimes.keras.recorder import Recorder, Value
 
 _NOT_IN_NAMES = re.compile(r"\W")

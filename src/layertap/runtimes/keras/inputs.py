@@ -12,8 +12,9 @@ import numpy as np
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
+from layertap.core.names import unused
 from layertap.errors import FeedError
-from layertap.runtimes.keras.naming import leaves, unused
+from layertap.runtimes.keras.naming import leaves
 
 _CONTEXT = ("training", "mask")
 """Arguments of ``call`` that Keras fills in by itself, as are those that end in ``_mask``."""

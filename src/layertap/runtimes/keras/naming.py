@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from layertap.core.names import unused
+
 
 def leaves(structure: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Path and value of every leaf of nested tuples, lists and dicts."""
@@ -19,15 +21,6 @@ def output_suffix(path: Sequence[Any]) -> str:
     """What an output at ``path`` adds to its layer's name: nothing for the only or first one,
     ``:1`` for a further one, ``:pair.0`` inside a structure."""
     return "" if tuple(path) in ((), (0,)) else ":" + ".".join(map(str, path))
-
-
-def unused(name: str, used: Any) -> str:
-    """``name``, or ``name.1``, ``name.2``... while it is in ``used``."""
-    candidate, further = name, 0
-    while candidate in used:
-        further += 1
-        candidate = f"{name}.{further}"
-    return candidate
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy as np
 from keras.src.backend.common.symbolic_scope import get_symbolic_scope
 
 from layertap.core.graph import Kind
-from layertap.runtimes.keras.naming import Ownership, is_node, leaves, output_suffix, unused
+from layertap.core.names import unused
+from layertap.runtimes.keras.naming import Ownership, is_node, leaves, output_suffix
 from layertap.runtimes.keras.recurrent import state_names
 
 OUTPUT: Kind = "output"

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from layertap.core.graph import TapPoint
+from layertap.core.names import unused
 from layertap.errors import PlanError
 from layertap.runtimes.tensorflow.catalog import Catalog
 from layertap.runtimes.tensorflow.graphs import TABLES
@@ -86,7 +87,7 @@ def extractor(
             )
         if found.place.ref not in outputs.values():
             name = opened.outputs.get(found.place.ref) or tap.name
-            outputs[_unused(_NOT_IN_NAMES.sub("_", name), outputs)] = found.place.ref
+            outputs[unused(_NOT_IN_NAMES.sub("_", name), outputs, "_")] = found.place.ref
     scope = opened.scope.ancestors(list(outputs.values()))
     lost = [node.op for node in scope.nodes.values() if node.op in TABLES]
     lost += [name for name in opened.passed if name in scope.nodes]
@@ -124,16 +125,8 @@ def argument_names(inputs: Sequence[Input]) -> list[str]:
     names: list[str] = []
     for one in inputs:
         name = _NOT_IN_NAMES.sub("_", one.name)
-        names.append(_unused(name if name[:1].isidentifier() else f"x_{name}", names))
+        names.append(unused(name if name[:1].isidentifier() else f"x_{name}", names, "_"))
     return names
-
-
-def _unused(name: str, used: Any) -> str:
-    candidate, further = name, 0
-    while candidate in used:
-        further += 1
-        candidate = f"{name}_{further}"
-    return candidate
 
 
 __all__ = ["Extractor", "extractor", "save"]

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from layertap.core.names import unused
+
 Path = tuple[int | str, ...]
 
 _DEEPEST = 32
@@ -60,9 +62,6 @@ def _unique(leaves: Iterator[tuple[Path, torch.Tensor]]) -> Iterator[tuple[str, 
 
 def unique(name: str, taken: set[str]) -> str:
     """``name``, or ``name~1`` and so on where it is taken; adds it to ``taken``."""
-    candidate, number = name, 0
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}~{number}"
+    candidate = unused(name, taken, "~")
     taken.add(candidate)
     return candidate
