@@ -188,6 +188,26 @@ def slice_feed(feed: Feed, start: int, stop: int, samples: int) -> dict[str, Any
     }
 
 
+def fed(feed: Feed, spec: InputSpec) -> Array:
+    """What ``feed`` holds for an input whose dtype and shape the model fixes: an array of just
+    these, C-contiguous. Raises FeedError."""
+    described = f"{format_shape(spec.shape)} {spec.dtype}"
+    if spec.name not in feed:
+        raise FeedError(f"the input {spec.name!r} is missing", hint=f"it is {described}")
+    value = np.asarray(feed[spec.name])
+    fits = value.dtype == numpy_dtype(spec.dtype or "") and spec.shape is not None
+    fits = fits and value.ndim == len(spec.shape or ())
+    fits = fits and all(
+        want in (None, size) for want, size in zip(spec.shape or (), value.shape, strict=True)
+    )
+    if not fits:
+        raise FeedError(
+            f"the input {spec.name!r} is {format_shape(value.shape)} {value.dtype}",
+            hint=f"the model takes {described}",
+        )
+    return np.ascontiguousarray(value).reshape(value.shape)
+
+
 def _rows(value: Any) -> int | None:
     return int(value.shape[0]) if is_array(value) and len(value.shape) else None
 

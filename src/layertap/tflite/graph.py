@@ -50,9 +50,9 @@ def tap_graph(
     Per subgraph: inputs, what the operators compute, state, weights, and tensors that nothing
     computes. ``run`` is the subgraph that is run. ``dynamic=True`` leaves sizes open (None) that
     the file declares open, except the batch axis, for runtimes that can resize tensors.
-    ``readable`` are the element types that a runtime hands out, None for all. ``inside=True`` is for
-    runtimes that also read the subgraphs that operators run: a tensor of these has one value for
-    each time that its subgraph was run, stacked on a first axis of open size.
+    ``readable`` are the element types that a runtime hands out, None for all. ``inside=True`` is
+    for runtimes that also read the subgraphs that operators run: a tensor of these has one value
+    for each time that its subgraph was run, stacked on a first axis of open size.
     """
     named = tensor_names(model)
     main = model.subgraphs[run]

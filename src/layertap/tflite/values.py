@@ -7,11 +7,23 @@ import math
 import numpy as np
 
 from layertap.core.dtypes import Array, numpy_dtype
+from layertap.core.graph import TapPoint
 from layertap.errors import Untappable
 from layertap.tflite.flatbuffer import damaged
 from layertap.tflite.model import Tensor, TfliteModel
 from layertap.tflite.schema import BITS
 from layertap.tflite.sizes import stored_bytes
+
+
+def weight(model: TfliteModel, tap: TapPoint) -> Array:
+    """The value of the weight ``tap``, as :func:`constant`; raises Untappable for other kinds."""
+    if tap.kind != "weight" or tap.untappable:
+        raise Untappable(
+            f"{tap.name!r} cannot be read without running the model: "
+            f"{tap.untappable or f'it is of kind {tap.kind}'}",
+            hint="only weights are kept in the file",
+        )
+    return constant(model, model.subgraphs[tap.subgraph].tensors[tap.index])
 
 
 def constant(model: TfliteModel, tensor: Tensor) -> Array:
@@ -45,4 +57,4 @@ def _unpack(stored: Array, count: int, bits: int, dtype: np.dtype[np.generic]) -
     return codes.astype(dtype)
 
 
-__all__ = ["constant"]
+__all__ = ["constant", "weight"]

@@ -10,22 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from layertap.core.dtypes import Array, numpy_dtype
-from layertap.core.feeds import Feed, InputSpec
+from layertap.core.feeds import Feed, InputSpec, fed
 from layertap.core.files import read_whole, write_whole
-from layertap.core.graph import Graph, TapPoint, format_shape
+from layertap.core.graph import Graph, TapPoint
 from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Emit, Json
-from layertap.errors import FeedError, RunError, RuntimeFailure, SourceError, Untappable
+from layertap.errors import RunError, RuntimeFailure, SourceError, Untappable
 from layertap.runtimes.registry import Runtime, missing_runtime
 from layertap.runtimes.worker.process import Worker, WorkerFailure
 from layertap.tflite.cut import cut
 from layertap.tflite.edit import with_outputs
 from layertap.tflite.graph import MAIN, tap_graph
 from layertap.tflite.model import TfliteModel, parse
-from layertap.tflite.values import constant
+from layertap.tflite.values import weight
 
 DEFAULT_TIMEOUT = 600.0
 """Seconds one execution (or loading the model) may take before the worker is ended."""
@@ -119,13 +117,7 @@ class TfliteSession(ABC):
 
     def read(self, tap: TapPoint, /) -> Array:
         self.check_open()
-        if tap.kind != "weight" or tap.untappable:
-            raise Untappable(
-                f"{tap.name!r} cannot be read without running the model: "
-                f"{tap.untappable or f'it is of kind {tap.kind}'}",
-                hint="only weights are kept in the file",
-            )
-        return constant(self.model, self.model.subgraphs[tap.subgraph].tensors[tap.index])
+        return weight(self.model, tap)
 
     def prepare(self, taps: Sequence[TapPoint], /) -> TflitePass:
         self.check_open()
@@ -229,20 +221,7 @@ class TflitePass:
         """The value for one input in the model's dtype, C-contiguous. Raises FeedError."""
         name = self._inputs[position][0]
         spec = next(spec for spec in self._session.inputs if spec.name == name)
-        if name not in feed:
-            raise FeedError(f"the input {name!r} is missing", hint=f"it is {_described(spec)}")
-        value = np.asarray(feed[name])
-        fits = value.dtype == numpy_dtype(spec.dtype or "") and spec.shape is not None
-        fits = fits and value.ndim == len(spec.shape or ())
-        fits = fits and all(
-            want in (None, size) for want, size in zip(spec.shape or (), value.shape, strict=True)
-        )
-        if not fits:
-            raise FeedError(
-                f"the input {name!r} is {format_shape(value.shape)} {value.dtype}",
-                hint=f"the model takes {_described(spec)}",
-            )
-        return np.ascontiguousarray(value).reshape(value.shape)
+        return fed(feed, spec)
 
 
 def _subgraph_of(model: TfliteModel, key: str) -> int:
@@ -253,10 +232,6 @@ def _subgraph_of(model: TfliteModel, key: str) -> int:
     raise SourceError(
         f"the model has no signature {key!r}", hint=f"it has {keys}" if keys else "it has none"
     )
-
-
-def _described(spec: InputSpec) -> str:
-    return f"{format_shape(spec.shape)} {spec.dtype}"
 
 
 __all__ = ["DEFAULT_TIMEOUT", "TflitePass", "TfliteSession"]
