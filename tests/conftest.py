@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import testboard
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -15,3 +16,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("real models are kept outside the repository and are not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def board(tmp_path_factory: pytest.TempPathFactory) -> testboard.Board:
+    """A board that is a program of this machine; see tests/firmware/testboard.py."""
+    return testboard.host_board(tmp_path_factory.mktemp("board"))
+
+
+@pytest.fixture(scope="session")
+def emulated_board(tmp_path_factory: pytest.TempPathFactory) -> testboard.Board:
+    """The same board on an emulated Cortex-M3."""
+    return testboard.emulated_board(tmp_path_factory.mktemp("emulated"))
