@@ -183,6 +183,22 @@ def test_a_model_that_cannot_run_is_not_proven() -> None:
     assert "my_op" in found.unverified
 
 
+def test_what_cannot_be_fed_or_compared_is_not_proven() -> None:
+    graph = chain("RELU", "NEG", "ABS")
+
+    def optimized(more: TensorSpec, inputs: list[int], outputs: list[int]) -> tuple[int, str]:
+        cast = [OperatorSpec("CAST", [3], [4])] if 4 in outputs else []
+        tensors, operators = [*graph.tensors, more], [*graph.operators, *cast]
+        found = layertap.optimize(write_tflite(SubgraphSpec(tensors, inputs, outputs, operators)))
+        assert found.changed
+        return found.verified, found.unverified
+
+    text = TensorSpec("text", (1, 2), "string")
+    assert optimized(text, [0, 4], [3]) == (0, "its input 'text' holds string, not numbers")
+    codes = TensorSpec("codes", (1, SIZE // 4), "int4")
+    assert optimized(codes, [0], [4]) == (0, "none of its outputs can be read")
+
+
 def test_without_verifying() -> None:
     found = layertap.optimize(SIMPLE, verify=False)
     assert (found.changed, found.verified, found.unverified) == (True, 0, "not asked for")

@@ -139,22 +139,28 @@ def _verified(old: bytes, new: bytes, x: Any) -> tuple[int, str]:
         models = [
             stack.enter_context(Model(TflmSession(data, keep_state=True))) for data in (old, new)
         ]
+        for spec in models[0].session.inputs:
+            if numpy_dtype(spec.dtype or "") is None:
+                return 0, f"its input {spec.name!r} holds {spec.dtype}, not numbers"
+        outputs = models[0].graph.outputs
+        compared = [tap.name for tap in outputs if not tap.untappable]
+        if not compared:
+            return 0, "none of its outputs can be read"
         feed = _random(models[0].session.inputs) if x is None else x
         if isinstance(feed, Iterator):
             feed = list(feed)
         try:
-            expected = models[0].capture(feed, taps=_outputs(models[0]))
+            expected = models[0].capture(feed, taps=compared)
         except (MissingRuntime, RunError) as error:
             if x is not None and isinstance(error, FeedError):
                 raise
             return 0, error.message
-        found = models[1].capture(feed, taps=_outputs(models[1]))
+        found = models[1].capture(feed, taps=compared)
         _compare(expected, found)
+        for tap in outputs:
+            if tap.untappable:
+                return 0, f"its output {tap.name!r} cannot be compared: {tap.untappable}"
         return expected.samples, ""
-
-
-def _outputs(model: Model) -> list[str]:
-    return [tap.name for tap in model.graph.outputs if not tap.untappable]
 
 
 def _compare(expected: Run, found: Run) -> None:

@@ -86,7 +86,7 @@ def _map(
     last = max((p.alive[1] for p in placed if p.alive), default=-1)
     steps = [Step(i, 0, i - 1 if i else None) for i in range(max(len(rows), last + 1))]
     names = [p.name for p in placed if p.alive and p.alive[0] <= scope <= p.alive[1]]
-    peak = Peak(steps[scope], op if scope else "", bound, tuple(names)) if steps else None
+    peak = Peak(steps[scope], op if scope else "INPUT", bound, tuple(names)) if steps else None
     used = aligned(head + tail)
     reason: Reason = "buffers" if minimum is None else "planner"
     arena = Arena(

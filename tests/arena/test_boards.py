@@ -86,6 +86,11 @@ def test_a_file_describes_a_board(write) -> None:
     assert (board["ram"].bytes, board["ram"].external, board["ram"].note) == (131072, True, "slow")
 
 
+def test_a_k_of_memory_is_1024_bytes(write) -> None:
+    board = load_board(write(GOOD.replace("512KiB", "512K").replace("131072", '"128 KB"')))
+    assert (board["flash"].bytes, board["ram"].bytes) == (512 << 10, 128 << 10)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

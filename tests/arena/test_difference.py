@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
+
 from layertap.arena.difference import difference
+from layertap.arena.mapping import memory_map
+from layertap.arena.memory_map import MemoryMap
+from layertap.arena.target import load_target
+from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
+from layertap.tflite.model import parse
 
 ROWS = [("in", 400, 0, 1, 0), ("b", 800, 1, 2, 400), ("c", 160, 2, 2, 0)]
 SMALL = [("in", 100, 0, 1, 0), ("b", 200, 1, 2, 112), ("c", 160, 2, 2, 320)]
@@ -53,6 +60,27 @@ def test_the_same_size_gone_and_new_is_no_sameness(make_map) -> None:
     found = difference(make_map(ROWS), other)
     assert {(c.name, c.how) for c in found.tensors} == {("c", "gone"), ("x", "new")}
     assert not found.same
+
+
+def test_layers_of_one_name() -> None:
+    """Operators without a result are called after their place, which is taken in each subgraph."""
+
+    def assigning(values: int) -> SubgraphSpec:
+        given = TensorSpec("v", (1, values), data=np.ones((1, values), np.float32))
+        tensors = [TensorSpec("x", (1, 4)), TensorSpec("h", (1,), "resource"), given]
+        assign = OperatorSpec("ASSIGN_VARIABLE", [1, 2], [])
+        handle = OperatorSpec("VAR_HANDLE", [], [1], {0: "", 1: "a"})
+        return SubgraphSpec(tensors, [0], [0], [handle, assign])
+
+    def mapped(first: int, second: int) -> MemoryMap:
+        data = write_tflite(assigning(first), assigning(second))
+        return memory_map(parse(data), load_target("cortex-m"))
+
+    before = mapped(4, 8)
+    assert [layer.name for layer in before.flash.layers] == ["assign_variable_1"] * 2
+    assert difference(before, before).same
+    (change,) = difference(before, mapped(4, 16)).layers
+    assert (change.before, change.after, change.how) == (32, 64, "name")
 
 
 def test_the_peak_moves(make_map) -> None:

@@ -109,6 +109,14 @@ def test_a_device_that_lays_out_otherwise(chain) -> None:
     assert rows["buffers elsewhere than predicted"] == 2
 
 
+def test_a_peak_at_the_entry_is_called_so(make_map) -> None:
+    memory = make_map([("a", 100, 0, 0, 0), ("b", 16, 1, 1, 0)])
+    peak = corrected(memory, read(plan(memory, []))).memory.arena.peak
+    assert peak == memory.arena.peak
+    assert peak is not None
+    assert peak.op == "INPUT"
+
+
 def test_the_log_of_another_model_is_refused(chain) -> None:
     other = plan(chain, []).replace("first_used=1 last_used=2", "first_used=1 last_used=3")
     with pytest.raises(LayertapError, match="buffer 1 of the log has 400 bytes from step 1 to 3"):

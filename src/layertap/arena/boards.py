@@ -174,7 +174,7 @@ class _Reader:
         try:
             if isinstance(value, bool) or not isinstance(value, int | str):
                 raise ValueError
-            size = parse_bytes(value)
+            size = parse_bytes(value, binary=True)
         except (ValueError, OverflowError) as error:
             what = "missing" if value is None else f"{value!r}"
             raise self.wrong(f"{at}{key} is {what}; write bytes, or a text as '256KiB'") from error

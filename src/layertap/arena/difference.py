@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -12,7 +13,7 @@ How = Literal["name", "position", "gone", "new"]
 """How two tensors or layers were matched: by ``name``, by ``position`` among those of the same
 operator that no name matched; ``gone`` and ``new`` are in one of the maps only."""
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", LayerFlash, Placement)
 Key = tuple[object, ...]
 
 
@@ -92,83 +93,74 @@ def _sections(before: MemoryMap, after: MemoryMap) -> Iterator[Change]:
 
 
 def _layers(before: MemoryMap, after: MemoryMap) -> Iterator[Change]:
-    def name(layer: LayerFlash) -> str:
-        return layer.name
-
     def kind(layer: LayerFlash) -> Key:
         return (layer.op,)
 
-    pairs = _matched(before.flash.layers, after.flash.layers, name, kind)
-    for old, new, how in pairs:
-        either = old or new
-        assert either is not None
-        yield Change(
-            either.name,
-            either.op,
-            old.bytes if old else None,
-            new.bytes if new else None,
-            how,
-            new.name if old and new and new.name != old.name else "",
-        )
+    return _changes(before.flash.layers, after.flash.layers, kind, lambda layer: layer.bytes)
 
 
 def _tensors(before: MemoryMap, after: MemoryMap) -> Iterator[Change]:
-    def name(placement: Placement) -> str:
-        return placement.name
-
     def kind(placement: Placement) -> Key:
         return (placement.op, placement.home, placement.index is None)
 
-    old_ones = [p for p in before if p.home in ("arena", "persistent")]
-    new_ones = [p for p in after if p.home in ("arena", "persistent")]
-    for old, new, how in _matched(old_ones, new_ones, name, kind):
+    kept = [[p for p in one if p.home in ("arena", "persistent")] for one in (before, after)]
+    return _changes(kept[0], kept[1], kind, lambda placement: placement.size)
+
+
+def _changes(
+    before: Iterable[Item],
+    after: Iterable[Item],
+    kind: Callable[[Item], Key],
+    size: Callable[[Item], int],
+) -> Iterator[Change]:
+    for old, new, how in _matched(before, after, kind):
         either = old or new
         assert either is not None
         yield Change(
             either.name,
             either.op,
-            old.size if old else None,
-            new.size if new else None,
+            size(old) if old else None,
+            size(new) if new else None,
             how,
             new.name if old and new and new.name != old.name else "",
         )
 
 
 def _matched(
-    before: Iterable[Item],
-    after: Iterable[Item],
-    name: Callable[[Item], str],
-    kind: Callable[[Item], Key],
+    before: Iterable[Item], after: Iterable[Item], kind: Callable[[Item], Key]
 ) -> Iterator[tuple[Item | None, Item | None, How]]:
     """Pairs of equal names; then, of each kind, what is left over in its order, first with first.
 
     Converters rename tensors when a model is quantized, and keep the order of the operators.
     """
-    later = list(after)
-    by_name = {name(item): item for item in reversed(later)}
+    later = _numbered(after)
     left: list[Item] = []
-    taken: set[str] = set()
-    for item in before:
-        if name(item) in by_name and name(item) not in taken:
-            taken.add(name(item))
-            yield item, by_name[name(item)], "name"
+    for key, item in _numbered(before).items():
+        if key in later:
+            yield item, later.pop(key), "name"
         else:
             left.append(item)
-    waiting: dict[Key, list[Item]] = {}
-    for item in later:
-        if name(item) not in taken:
-            waiting.setdefault(kind(item), []).append(item)
-    for queue in waiting.values():
-        queue.reverse()
+    waiting: dict[Key, deque[Item]] = {}
+    for item in later.values():
+        waiting.setdefault(kind(item), deque()).append(item)
     for item in left:
-        queue = waiting.get(kind(item), [])
+        queue = waiting.get(kind(item))
         if queue:
-            yield item, queue.pop(), "position"
+            yield item, queue.popleft(), "position"
         else:
             yield item, None, "gone"
     for queue in waiting.values():
-        for item in reversed(queue):
-            yield None, item, "new"
+        yield from ((None, item, "new") for item in queue)
+
+
+def _numbered(items: Iterable[Item]) -> dict[tuple[str, int], Item]:
+    """``items`` by name and, since operators without a result may share one, by number."""
+    count: Counter[str] = Counter()
+    found = {}
+    for item in items:
+        found[item.name, count[item.name]] = item
+        count[item.name] += 1
+    return found
 
 
 def _ranked(changes: Iterator[Change]) -> tuple[Change, ...]:

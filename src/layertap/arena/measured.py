@@ -200,9 +200,10 @@ def _peak(memory: MemoryMap, placed: Sequence[Placement], scope: int | None) -> 
     if step is None:
         return memory.arena.peak
     alive = [p for p in placed if p.alive and p.alive[0] <= step.scope <= p.alive[1]]
-    op = operators(memory).get((step.subgraph, step.operator or 0), "")
-    told = op if step.operator is not None else ""
-    return Peak(step, told, sum(p.size for p in alive), tuple(p.name for p in alive))
+    op = "INPUT"
+    if step.operator is not None:
+        op = operators(memory).get((step.subgraph, step.operator), "")
+    return Peak(step, op, sum(p.size for p in alive), tuple(p.name for p in alive))
 
 
 def _recorded(arena: Arena, found: Allocations) -> Arena:

@@ -39,9 +39,7 @@ def operators(memory: MemoryMap) -> dict[Site, str]:
 def steps(memory: MemoryMap) -> dict[int, str]:
     """What happens in each scope: ``3 CONV_2D``, ``s1/0 ADD``, ``input``, ``enter s1``."""
     names = operators(memory)
-    return {
-        step.scope: _step(step.subgraph, step.operator, names) for step in memory.steps
-    }  # fmt: skip
+    return {step.scope: _step(step.subgraph, step.operator, names) for step in memory.steps}
 
 
 def _step(subgraph: int, operator: int | None, names: Mapping[Site, str]) -> str:

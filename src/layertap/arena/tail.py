@@ -86,7 +86,7 @@ def _framework(tail: Tail, model: TfliteModel) -> None:
     tail.struct("interpreter", f"{recording}SingleArenaBufferAllocator")
     tail.struct("interpreter", "GreedyMemoryPlanner")
     tail.struct("interpreter", f"{recording}MicroAllocator")
-    variables = _resource_variables(model)
+    variables = resource_variables(model)
     if variables:
         size = tail.target.structs["MicroResourceVariable"][0]
         tail.take("resource variables", tail.target.structs["MicroResourceVariables"][0])
@@ -100,7 +100,7 @@ def _framework(tail: Tail, model: TfliteModel) -> None:
         tail.struct("operators", "NodeAndRegistration", len(graph.operators))
 
 
-def _resource_variables(model: TfliteModel) -> int:
+def resource_variables(model: TfliteModel) -> int:
     """As many as the model names, which is what the wheel makes room for."""
     return len(
         {
@@ -167,4 +167,4 @@ def interface(tail: Tail, part: str, graph: Subgraph, tensors: Sequence[int]) ->
             tail.take(part, size, alignment)
 
 
-__all__ = ["Layout", "Tail", "build_tail", "interface"]
+__all__ = ["Layout", "Tail", "build_tail", "interface", "resource_variables"]
