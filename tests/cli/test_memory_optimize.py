@@ -66,6 +66,9 @@ def test_flags_that_do_not_go_together(cli, chain: Path) -> None:
         [chain, "--optimize", "--tensors"],
         [chain, chain, "--optimize"],
         [chain, "--optimize", "--share", "everything"],
+        [chain, "--optimize", "--price"],
+        [chain, "--optimize", "--arena", "96K", "-o", "new.tflite"],
+        [chain, "--price", "--arena", "96K"],
     ):
         result = cli("memory", *arguments)
         assert result.exit_code == 2, arguments

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import layertap
+from layertap.core.graph import TapPoint
 from layertap.demo import asset, digits
+from layertap.store.zarr import ZarrStore
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,27 @@ def test_values_of_one_sample(cli, cli_json, run):
     text = cli("show", run.path, "-t", "stem_relu", "--sample", 0).stdout
     assert "..." in text
     assert len(text) < 10_000
+
+
+def test_a_tap_that_some_samples_do_not_reach(cli, cli_json, tmp_path):
+    """--sample is the number of the sample, not of the row."""
+    taps = [TapPoint(name, "output", "ADD", "float32", (None, 1), 0) for name in ("all", "some")]
+    store = ZarrStore(tmp_path / "run.zarr", taps, {"runtime": "test"})
+    for number in range(4):
+        rows = np.full((1, 1), number, np.float32)
+        for tap in taps if number in (1, 3) else taps[:1]:
+            store.write(tap, rows)
+        store.commit(1, {"x": rows})
+    store.close(True)
+
+    def shown(sample):
+        document = cli_json("show", tmp_path / "run.zarr", "-t", "some", "--sample", sample)
+        return document["sample"], document["values"]
+
+    assert [shown(1), shown(3), shown(-1)] == [(1, [1]), (3, [3]), (3, [3])]
+    refused = cli("show", tmp_path / "run.zarr", "-t", "some", "--sample", 2)
+    assert refused.exit_code == 2
+    assert "give 1 to 3; some of these did not reach it" in refused.stderr
 
 
 def test_save(cli, run, tmp_path):

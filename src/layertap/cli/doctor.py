@@ -97,10 +97,10 @@ def _machine() -> list[Finding]:
 
 
 def _distribution(package: str) -> str:
-    """The distribution that installs ``package``, and its version; empty when it is missing."""
+    """The version of the distribution that installs ``package``; empty when it is missing."""
     for name in packages_distributions().get(package, [package]):
         try:
-            return f"{version(name)}"
+            return version(name)
         except PackageNotFoundError:
             continue
     return ""

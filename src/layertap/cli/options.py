@@ -69,7 +69,7 @@ input_options = _all(
         help=".npy, .npz, image, .wav, .bin, a folder or glob of them, or MODULE:FUNCTION that "
         "yields batches. Repeat for more samples, or for more inputs with NAME=.",
     ),
-    click.option("--random", type=int, metavar="SEED", help="Uniform random inputs."),
+    click.option("--random", type=click.IntRange(0), metavar="SEED", help="Uniform random inputs."),
     click.option("--samples", type=int, metavar="N", help="How many random ones.  [default: 1]"),
     click.option("--batch-size", type=int, default=32, show_default=True, metavar="N"),
     click.option("--scale", metavar="X", help="Feed number * X + offset, as in 1/255."),

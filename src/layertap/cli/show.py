@@ -111,18 +111,30 @@ def _fact(fact: Any) -> str:
     return ("yes" if fact else "no") if isinstance(fact, bool) else str(fact)
 
 
+def _position(capture: Capture, sample: int) -> int:
+    """The row of a sample, of which not every one reaches every tap; below 0 they are counted from
+    the last. Raises SelectionError when there is no such row."""
+    import numpy as np
+
+    samples = capture.samples
+    rows = np.flatnonzero(samples == sample)
+    if -len(samples) <= sample < 0:
+        return sample + len(samples)
+    if not len(rows):
+        hint = f"give {samples[0]} to {samples[-1]}" if len(samples) else "it has no rows"
+        if len(samples) and samples[-1] - samples[0] >= len(samples):
+            hint += "; some of these did not reach it"
+        raise SelectionError(f"{capture.tap.name!r} has no row of number {sample}", hint=hint)
+    return int(rows[0])
+
+
 def _row(capture: Capture, sample: int, raw: bool) -> Array:
     """The values of one sample. Raises SelectionError when there is no such row."""
     import numpy as np
 
     if capture.tap.per == "run":
         return np.asarray(capture.raw if raw else capture.values)
-    if not -len(capture) <= sample < len(capture):
-        raise SelectionError(
-            f"{capture.tap.name!r} has {len(capture)} rows, there is no number {sample}",
-            hint=f"give 0 to {len(capture) - 1}",
-        )
-    position = sample % len(capture)
+    position = _position(capture, sample)
     one = capture[position : position + 1]
     return np.asarray((one.raw if raw else one.values)[0])
 
@@ -131,6 +143,8 @@ def _print_values(capture: Capture, sample: int, raw: bool, as_json: bool) -> No
     import numpy as np
 
     values = _row(capture, sample, raw)
+    if capture.tap.per != "run":
+        sample = int(capture.samples[_position(capture, sample)])
     if as_json:
         plain = plain_numbers(values)
         document = {

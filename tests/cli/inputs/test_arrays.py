@@ -57,6 +57,12 @@ def test_not_a_whole_number_of_values(read, tmp_path):
         read(FLOATS, files=[str(tmp_path / "x.raw")])
 
 
+@pytest.mark.parametrize("dtype", ["object", "str", "float31", "f4,f4"])
+def test_what_is_no_dtype_of_numbers(read, numbers, dtype):
+    with pytest.raises(FeedError, match="no dtype of numbers"):
+        read(FLOATS, files=[numbers], dtype=dtype)
+
+
 def test_real_frames(read, shared):
     path = shared / "inputs/ad01_normal.bin"
     inputs = read([InputSpec("x", "float32", (1, 640))], files=[str(path)], hop=128)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +64,14 @@ def test_other_encodings(read, tmp_path, options, told):
     path = write(tmp_path / "x.wav", **options)
     with pytest.raises(FeedError, match=told):
         read([InputSpec("x", "float32", (1, 8))], files=[path])
+
+
+def test_a_file_that_is_cut_off(read, tmp_path):
+    path = tmp_path / "x.wav"
+    whole = Path(write(tmp_path / "whole.wav")).read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(FeedError, match="ends within a sample"):
+        read([InputSpec("x", "int16", (1, 8))], files=[str(path)])
 
 
 def test_a_file_that_is_no_sound(read, tmp_path):

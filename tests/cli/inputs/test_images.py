@@ -84,6 +84,19 @@ def test_a_model_that_takes_no_images(read, images):
         read(spec("float32", 1, 10), files=[str(images / "a_grey.png")])
 
 
+def test_numbers_of_colours_are_no_brightness(read, tmp_path):
+    """Also where the model leaves the channels open."""
+    path = tmp_path / "palette.png"
+    Image.new("RGB", (8, 6), (200, 10, 30)).convert("P", palette=Image.Palette.ADAPTIVE).save(path)
+    for inputs in (spec("uint8", 1, None, None, None), [InputSpec("x")]):
+        x = one(read(inputs, files=[str(path)]))
+        assert x.shape == (1, 6, 8, 3)
+        assert x[0, 0, 0].tolist() == [200, 10, 30]
+    Image.new("1", (8, 6), 1).save(path)
+    x = one(read(spec("uint8", 1, None, None, None), files=[str(path)]))
+    assert x[0, 0, 0].tolist() == [255]
+
+
 def test_a_file_that_is_no_image(read, tmp_path):
     (tmp_path / "x.png").write_bytes(b"nothing of the kind")
     inputs = read(spec("float32", 1, 6, 8, 1), files=[str(tmp_path / "x.png")])

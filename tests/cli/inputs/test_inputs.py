@@ -48,6 +48,7 @@ def test_npz_names_are_input_names(read, tmp_path):
     inputs = read(TWO, files=[str(path)])
     assert set(next(iter(inputs))) == {"a", "b"}
     assert inputs.notes == [f"{path}: label not used, the model has no such input"]
+    assert read(TWO, files=[f"a={path}"]).notes == [f"{path}: b, label not used"]
 
 
 def test_a_single_array_in_an_npz_needs_no_name(read, tmp_path):
@@ -135,8 +136,15 @@ def test_a_file_that_is_not_what_it_is_called(read, tmp_path, name):
         ({"random": 0, "shapes": ["5"]}, "takes 2x3"),
         ({"random": 0, "shapes": ["z=5"]}, "no input 'z'"),
         ({"random": 0, "shapes": ["axb"]}, "not a shape"),
+        ({"random": 0, "shapes": ["0x3"]}, "not a shape"),
+        ({"random": 0, "shapes": ["2x-3"]}, "not a shape"),
         ({"random": 0, "value_range": "3:2"}, "not a range"),
+        ({"random": 0, "value_range": "0:inf"}, "not a range"),
+        ({"random": 0, "dtype": "int8", "value_range": "-1:128"}, "goes beyond int8"),
+        ({"random": 0, "dtype": "int4", "value_range": "-9:0"}, "goes beyond int4"),
+        ({"random": 0, "dtype": "uint64", "value_range": "0:1e40"}, "goes beyond uint64"),
         ({"random": 0, "dtype": "float31"}, "float31"),
+        ({"random": 0, "dtype": "object"}, "'object'"),
     ],
 )
 def test_what_cannot_be_fed(read, tmp_path, given, told):

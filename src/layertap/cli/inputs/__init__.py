@@ -152,9 +152,8 @@ def _expand(text: str) -> list[Path]:
         pattern = str(path.relative_to(root)) if path.is_absolute() else text
         found = sorted(p for p in root.glob(pattern) if p.is_file())
     if not found:
-        what = "no input" if path.is_dir() else "no file"
         raise FeedError(
-            f"there is {what} {'in' if path.is_dir() else ''} {text!r}",
+            f"there is no {'input in' if path.is_dir() else 'file'} {text!r}",
             hint=f"inputs end in {', '.join(sorted(READABLE))}, or are MODULE:FUNCTION",
         )
     for path in found:
@@ -186,7 +185,8 @@ def _from_npz(
         )
     ignored = [n for n in arrays if n not in matching]
     if ignored:
-        notes.append(f"{path}: {', '.join(ignored)} not used, the model has no such input")
+        why = "" if name else ", the model has no such input"
+        notes.append(f"{path}: {', '.join(ignored)} not used{why}")
     return {
         n: ArrayStack(with_samples(array, wanted[n]), given.scaling)
         for n, array in matching.items()

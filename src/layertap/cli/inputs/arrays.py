@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from layertap.cli.inputs.given import Given, Scaling, Wanted
+from layertap.cli.inputs.given import Given, Scaling, Wanted, element_type
 from layertap.cli.inputs.stacks import ArrayStack, Stack
-from layertap.core.dtypes import Array, numpy_dtype
+from layertap.core.dtypes import Array
 from layertap.errors import FeedError
 
 
@@ -41,7 +41,7 @@ def with_samples(array: Array, wanted: Wanted) -> Array:
 
 def read_raw(path: Path, given: Given, wanted: Wanted) -> Stack:
     """Little-endian numbers of the model's dtype, or of ``given.dtype``."""
-    dtype = numpy_dtype(given.dtype) if given.dtype else wanted.dtype
+    dtype = element_type(given.dtype) if given.dtype else wanted.dtype
     if dtype is None:
         raise FeedError(
             f"{path} is raw binary, and nothing says what its numbers are",

@@ -36,6 +36,8 @@ def _pcm(path: Path, wanted: Wanted) -> tuple[Array, str]:
         raise FeedError(
             f"cannot read {path}: {error}", hint="save it as 16-bit PCM, mono"
         ) from error
+    if len(frames) % (channels * width):
+        raise FeedError(f"{path} ends within a sample", hint="it is cut off; copy it again")
     if width != 2:
         raise FeedError(f"{path} has {8 * width}-bit samples", hint="save it as 16-bit PCM")
     last = wanted.shape[-1] if wanted.shape else None

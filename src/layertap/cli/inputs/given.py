@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layertap.core.dtypes import Array, numpy_dtype
+from layertap.core.dtypes import Array, is_real, numpy_dtype
 from layertap.core.feeds import InputSpec
 from layertap.core.graph import format_shape
 from layertap.core.protocols import Session
@@ -17,6 +18,10 @@ from layertap.core.quantization import Quantization
 from layertap.errors import FeedError
 
 Shape = tuple[int | None, ...]
+
+_SHAPE = re.compile(r"[1-9]\d*(?:[xX][1-9]\d*)*")
+_NARROW = frozenset({"int4", "uint4", "int2", "uint2"})
+"""Whole numbers that NumPy itself has no dtype for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +139,19 @@ def _shapes(texts: Sequence[str], names: Sequence[str]) -> dict[str, Shape]:
                 f"the model takes {len(names)} inputs: {', '.join(names)}",
                 hint=f"say which: --shape NAME={text}",
             )
-        try:
-            shapes[name if equals else names[0]] = tuple(map(int, sizes.lower().split("x")))
-        except ValueError:
-            hint = "write sizes as in 8x8x1, without the batch axis"
-            raise FeedError(f"{sizes!r} is not a shape", hint=hint) from None
+        if not _SHAPE.fullmatch(sizes):
+            hint = "write sizes from 1 as in 8x8x1, without the batch axis"
+            raise FeedError(f"{sizes!r} is not a shape", hint=hint)
+        shapes[name if equals else names[0]] = tuple(map(int, sizes.lower().split("x")))
     return shapes
+
+
+def element_type(name: str) -> np.dtype[Any]:
+    """The dtype that --dtype names. Raises FeedError where it is none of numbers."""
+    dtype = numpy_dtype(name)
+    if dtype is None or not (dtype.kind in "iufbc" or is_real(dtype) or name in _NARROW):
+        raise FeedError(f"there is no dtype of numbers {name!r}", hint="for instance float32")
+    return dtype
 
 
 def parse_fraction(text: str | None, option: str) -> Fraction | None:
@@ -151,4 +163,4 @@ def parse_fraction(text: str | None, option: str) -> Fraction | None:
         raise FeedError(f"{option} {text!r} is not a number", hint=hint) from None
 
 
-__all__ = ["Given", "Scaling", "Wanted", "parse_fraction", "wanted_inputs"]
+__all__ = ["Given", "Scaling", "Wanted", "element_type", "parse_fraction", "wanted_inputs"]

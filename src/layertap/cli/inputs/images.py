@@ -19,6 +19,9 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 WIDER = frozenset({"I", "F", "I;16", "I;16L", "I;16B"})
 """Modes with more than 8 bits a pixel, which a conversion would clip."""
 
+CODED = {"P": "RGB", "PA": "RGBA", "1": "L"}
+"""Modes whose pixels are no brightness, and those that show the same."""
+
 
 class ImageStack:
     """One sample per image: greyscale or colour as the model's channels say, never resized unless
@@ -57,6 +60,8 @@ class ImageStack:
             upright = ImageOps.exif_transpose(image)
             if self._channels is not None and not (self._channels == 1 and upright.mode in WIDER):
                 upright = upright.convert(MODES[self._channels])
+            elif upright.mode in CODED:
+                upright = upright.convert(CODED[upright.mode])
             upright = self._sized(upright, path)
             pixels = np.asarray(upright)
         if self._wanted.shape is not None and len(self._wanted.shape) == 2:
@@ -82,8 +87,8 @@ def _layout(wanted: Wanted, path: Path) -> tuple[int | None, int | None, int | N
     shape = wanted.shape
     if shape is None:
         with _opened(path) as image:
-            bands = len(image.getbands())
-        return None, None, 1 if bands <= 2 else 3, wanted.channels_first
+            grey = image.mode not in CODED and len(image.getbands()) <= 2
+        return None, None, 1 if grey else 3, wanted.channels_first
     if len(shape) == 2:
         return shape[0], shape[1], 1, False
     if len(shape) == 3:

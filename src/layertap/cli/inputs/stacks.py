@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from layertap.cli.inputs.given import Given, Scaling, Wanted
-from layertap.core.dtypes import Array, is_real, numpy_dtype
+from layertap.cli.inputs.given import Given, Scaling, Wanted, element_type
+from layertap.core.dtypes import Array, is_real
 from layertap.core.graph import format_shape
 from layertap.errors import FeedError
+
+_LARGEST = (1 << 63) - 1
+"""The largest number that is drawn."""
 
 
 class Stack(Protocol):
@@ -73,9 +77,7 @@ class RandomStack:
                 f"the model does not say what {wanted.name!r} looks like",
                 hint=f"--shape {wanted.name}=3x224x224 gives one sample's shape without batch",
             )
-        dtype = numpy_dtype(given.dtype) if given.dtype else wanted.dtype
-        if given.dtype and dtype is None:
-            raise FeedError(f"there is no dtype {given.dtype!r}", hint="for instance float32")
+        dtype = element_type(given.dtype) if given.dtype else wanted.dtype
         self._dtype = np.dtype(np.float32) if dtype is None else dtype
         self._shape = tuple(1 if size is None else size for size in wanted.shape)
         self._samples = 1 if given.samples is None else given.samples
@@ -107,13 +109,30 @@ def _range(text: str | None, dtype: np.dtype[Any]) -> tuple[float, float]:
             bounds = float(low), float(high)
         except ValueError:
             bounds = (1.0, 0.0)
-        if not colon or bounds[0] > bounds[1]:
+        if not colon or not all(map(math.isfinite, bounds)) or bounds[0] > bounds[1]:
             raise FeedError(f"{text!r} is not a range", hint="write LOW:HIGH, as in --range -1:1")
+        limits = _limits(dtype)
+        if limits and not limits[0] <= int(bounds[0]) <= int(bounds[1]) <= limits[1]:
+            raise FeedError(
+                f"the range {text} goes beyond {dtype}", hint=f"it has {limits[0]} to {limits[1]}"
+            )
         return bounds
     if dtype.kind in "iu" and dtype.itemsize <= 2:
-        limits = np.iinfo(dtype)
-        return limits.min, limits.max
+        return _limits(dtype) or (0, 1)
     return 0, 1
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[int, int] | None:
+    """Smallest and largest of whole numbers that can be drawn, None for other numbers."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return int(limits.min), min(int(limits.max), _LARGEST)
+    if dtype.kind in "bfc" or is_real(dtype):
+        return None
+    import ml_dtypes
+
+    narrow: Any = ml_dtypes.iinfo
+    return int(narrow(dtype).min), int(narrow(dtype).max)
 
 
 __all__ = ["ArrayStack", "Joined", "RandomStack", "Stack"]

@@ -69,6 +69,9 @@ def memory(
         raise click.UsageError("Missing argument 'MODEL'.", ctx)
     if options["output"] and not options["optimize"]:
         raise click.UsageError("-o writes what --optimize finds; give that, too.", ctx)
+    asked = [f"--{name}" for name in ("price", "arena", "optimize") if options[name]]
+    if len(asked) > 1:
+        raise click.UsageError(f"{asked[0]} does not go with {asked[1]}.", ctx)
     if other is not None:
         _compare(model, other, options)
         return
