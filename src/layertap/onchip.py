@@ -2,4 +2,204 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import layertap
+from layertap.core.files import read_whole
+from layertap.core.select import Selector
+from layertap.core.units import parse_bytes
+from layertap.errors import LayertapError, PlanError
+from layertap.firmware.generate.arena_size import ArenaSize, given, predicted, with_margin
+from layertap.firmware.generate.folder import write_folder
+from layertap.firmware.generate.operators import registrations
+from layertap.firmware.generate.platforms import Platform, platform_named
+from layertap.firmware.generate.project import Project, is_yours, project_files
+from layertap.firmware.generate.tap_table import check_can_be_outputs, tap_table
+from layertap.runtimes.tflm import TflmSession
+from layertap.tflite.edit import with_outputs
+from layertap.tflite.graph import MAIN
+from layertap.tflite.model import TfliteModel, parse
+
+RULES = 4
+"""Slices, reductions and rates that the host can set on generated firmware."""
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """A folder with the source of a firmware.
+
+    ``files`` are the paths in it; ``written``, ``unchanged``, ``left`` (changed by you, and yours)
+    and ``removed`` what became of them. ``operators`` are those that the firmware registers,
+    ``custom`` the C++ functions that you write, by operator. ``arena`` is its size in bytes on
+    32-bit chips, ``arena_origin`` where that comes from. ``taps`` are sent from the start; all of
+    ``readable`` can be asked for. ``port`` is where the host finds such a board.
+    """
+
+    folder: Path
+    platform: str
+    files: tuple[str, ...]
+    written: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    left: tuple[str, ...]
+    removed: tuple[str, ...]
+    operators: tuple[str, ...]
+    custom: dict[str, str]
+    arena: int
+    arena_origin: str
+    taps: tuple[str, ...]
+    readable: int
+    port: str
+
+
+def generate_firmware(
+    source: str | Path | bytes,
+    to: str | Path,
+    platform: str = "generic",
+    *,
+    taps: Selector = None,
+    fixed: bool = False,
+    outputs: bool = False,
+    rules: int = RULES,
+    arena: int | str | None = None,
+    overwrite: bool = False,
+) -> Firmware:
+    """Write the source of a firmware that runs a .tflite file and sends any tensor of it.
+
+    ``platform``: ``"generic"``, ``"arduino"``, ``"esp-idf"``, ``"zephyr"``, ``"pico"`` or
+    ``"qemu-mps2"``. ``taps`` are sent from the start, None for none; the host chooses others while
+    the firmware runs, unless ``fixed``. ``outputs``: instead of tapping, the model gets ``taps`` as
+    further outputs, which the firmware reads by name. ``rules``: how many slices and reductions the
+    host can set. ``arena``: its size in bytes, or a text such as ``"96K"``; None works it out.
+
+    The same arguments give the same bytes. A folder that holds other files, or generated ones that
+    were changed since, is refused unless ``overwrite``.
+
+    Raises SourceError, CorruptModel, SelectionError, Untappable, PlanError for a model that
+    TensorFlow Lite Micro cannot run, LayertapError for a platform that nobody knows, StoreError.
+    """
+    chosen = platform_named(platform)
+    if fixed and outputs:
+        raise PlanError("fixed taps and outputs are two ways", hint="choose one of them")
+    if fixed and taps is None:
+        raise PlanError(
+            "the taps are to be fixed, and none are given", hint="name them, as in taps='conv*'"
+        )
+    if not 0 <= rules <= 255:
+        raise PlanError(f"{rules} rules are not possible", hint="0 to 255 are")
+    model = parse(read_whole(source))
+    table = tap_table(model, taps)
+    if outputs:
+        check_can_be_outputs(table.chosen)
+        model = parse(with_outputs(model.data, [tap.point.index for tap in table.chosen]))
+    needed = registrations(model)
+    file = "model.tflite" if isinstance(source, bytes) else Path(source).name
+    project = Project(
+        model=model,
+        file=file,
+        platform=chosen,
+        table=table,
+        registrations=needed,
+        arena=_arena(model, chosen, arena),
+        rules=rules,
+        fixed=fixed,
+        outputs=outputs,
+        version=layertap.__version__,
+        command=_command(file, platform, taps, fixed, outputs, rules, arena),
+    )
+    made = project_files(project)
+    done = write_folder(Path(to), made, is_yours=is_yours, overwrite=overwrite)
+    return Firmware(
+        folder=Path(to),
+        platform=platform,
+        files=tuple(made),
+        written=done.written,
+        unchanged=done.unchanged,
+        left=done.left,
+        removed=done.removed,
+        operators=tuple(r.name for r in needed),
+        custom={r.name: r.function for r in project.customs},
+        arena=project.arena.narrow,
+        arena_origin=project.arena.origin,
+        taps=tuple(tap.point.name for tap in table.chosen),
+        readable=len(table.taps),
+        port=chosen.port,
+    )
+
+
+def _command(
+    file: str,
+    platform: str,
+    taps: Selector,
+    fixed: bool,
+    outputs: bool,
+    rules: int,
+    arena: int | str | None,
+) -> tuple[str, ...]:
+    """The command that makes the same files; selectors that are no text are told by their count."""
+    words = ["layertap", "firmware", file, "--platform", platform]
+    for text in [taps] if isinstance(taps, str) else taps if isinstance(taps, Sequence) else []:
+        words += ["--taps", text if isinstance(text, str) else "..."]
+    words += ["--fixed"] * fixed + ["--outputs"] * outputs
+    words += ["--rules", str(rules)] if rules != RULES else []
+    words += ["--arena", str(arena)] if arena is not None else []
+    return (*words, "-o", ".")
+
+
+def _arena(model: TfliteModel, platform: Platform, size: int | str | None) -> ArenaSize:
+    if size is not None:
+        try:
+            return given(parse_bytes(size, binary=True))
+        except ValueError as error:
+            raise PlanError(str(error), hint="give the arena in bytes, or as '96K'") from error
+    found = predicted(model, platform.targets, foreign=platform.foreign)
+    return found if not found.unknown else _tried(model, found)
+
+
+def _tried(model: TfliteModel, found: ArenaSize) -> ArenaSize:
+    """The smallest arena in which the interpreter on this machine takes the model, with a margin;
+    chips need less, since their pointers are smaller. Raises PlanError where that is not known."""
+    why = "; ".join(found.unknown)
+    low, high = 0, _first_that_loads(model, max(found.narrow, found.wide), why)
+    while high - low > 64:
+        middle = (low + high) // 32 * 16
+        if _loads(model.data, middle):
+            high = middle
+        else:
+            low = middle
+    size = with_margin(high)
+    origin = f"found by trying on a 64-bit machine, since the memory map lacks {why}; with a margin"
+    return ArenaSize(size, size, origin)
+
+
+def _first_that_loads(model: TfliteModel, least: int, why: str) -> int:
+    size = least + -least % 16
+    for _ in range(8):
+        if _loads(model.data, size):
+            return size
+        size *= 2
+    raise PlanError(
+        f"how large an arena the model needs is not known ({why}), and TensorFlow Lite Micro does "
+        "not load it on this machine",
+        hint="give arena, as in arena='96K'",
+    )
+
+
+def _loads(data: bytes, arena: int) -> bool:
+    try:
+        session = TflmSession(data, arena=arena)
+    except LayertapError:
+        return False
+    try:
+        main = session.model.subgraphs[MAIN]
+        outputs = [tap for tap in session.graph if tap.index in main.outputs and not tap.subgraph]
+        session.prepare(outputs)
+    except LayertapError:
+        return False
+    finally:
+        session.close()
+    return True
+
+
+__all__ = ["RULES", "Firmware", "generate_firmware"]

@@ -11,6 +11,7 @@ void stack_top(void); /* an address only; a function, because the vectors hold t
 
 int main(void);
 void __libc_init_array(void);
+void *__dso_handle = NULL; /* destructors of statics are registered for it, and never run */
 void _init(void) {}
 void _fini(void) {}
 

@@ -1,0 +1,68 @@
+"""How large the arena of a firmware has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layertap.arena.mapping import memory_map
+from layertap.arena.target import load_target
+from layertap.errors import PlanError
+from layertap.tflite.model import TfliteModel
+
+MARGIN = 8
+"""Kernels made for a chip ask for scratch memory that no table covers: an eighth is added."""
+
+LEAST_MARGIN = 2048
+"""Bytes that are added at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaSize:
+    """Bytes for 32-bit chips and, where pointers have 64 bits, for those. ``origin`` says in one
+    sentence where the figures come from. ``unknown`` is why the memory map could not tell."""
+
+    narrow: int
+    wide: int
+    origin: str
+    unknown: tuple[str, ...] = ()
+
+
+def predicted(model: TfliteModel, targets: Sequence[str], *, foreign: bool) -> ArenaSize:
+    """The smallest arena that works on all of ``targets``, from the memory map.
+
+    ``foreign``: the platform brings kernels of its own, for which a margin is added. ``unknown`` is
+    not empty where the map lacks an operator; then the sizes are too small.
+
+    Raises CorruptModel for a model that no interpreter could allocate.
+    """
+    sizes: dict[str, int] = {}
+    unknown: dict[str, None] = {}
+    for name in (*targets, "host"):
+        # A firmware has the plain allocator; the one that keeps statistics is the wheel's.
+        found = memory_map(model, load_target(name, recording=False)).arena
+        sizes[name] = found.minimum
+        unknown |= dict.fromkeys(found.unknown)
+    narrow = max(size for name, size in sizes.items() if name != "host" or len(sizes) == 1)
+    origin = "the smallest that works, from the model's memory map for the reference kernels"
+    if foreign:
+        origin += f", and 1/{MARGIN} more (at least {LEAST_MARGIN:,} bytes) for kernels of the chip"
+        narrow, wide = with_margin(narrow), with_margin(sizes["host"])
+        return ArenaSize(narrow, wide, origin, tuple(unknown))
+    return ArenaSize(narrow, sizes["host"], origin, tuple(unknown))
+
+
+def with_margin(size: int) -> int:
+    """``size`` and the margin, a multiple of 16."""
+    more = size + max(size // MARGIN, LEAST_MARGIN)
+    return more + -more % 16
+
+
+def given(size: int) -> ArenaSize:
+    """An arena of the user's own choice. Raises PlanError for a size that is none."""
+    if not 0 < size < 1 << 31:
+        raise PlanError(f"an arena of {size:,} bytes is not possible", hint="give bytes, as in 96K")
+    return ArenaSize(size, size, "given")
+
+
+__all__ = ["ArenaSize", "given", "predicted", "with_margin"]
