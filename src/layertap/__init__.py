@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from layertap.core.graph import Graph, TapPoint
     from layertap.core.plan import Plan
     from layertap.core.quantization import Quantization
+    from layertap.onchip import Firmware, generate_firmware
     from layertap.recording import record
     from layertap.shrink import Optimized, optimize
     from layertap.sizing import memory, passes, prices
@@ -40,10 +41,13 @@ _HOMES = {
     "optimize": "layertap.shrink",
     "Optimized": "layertap.shrink",
     "MemoryMap": "layertap.arena.memory_map",
+    "generate_firmware": "layertap.onchip",
+    "Firmware": "layertap.onchip",
 }
 
 __all__ = [
     "Capture",
+    "Firmware",
     "Graph",
     "LayertapError",
     "MemoryMap",
@@ -55,6 +59,7 @@ __all__ = [
     "TapPoint",
     "attach",
     "export",
+    "generate_firmware",
     "load",
     "memory",
     "open",
