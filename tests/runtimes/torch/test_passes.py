@@ -466,3 +466,28 @@ def test_float64_arrays_take_the_modules_type() -> None:
         assert run["input"].raw.dtype.name == run["0"].raw.dtype.name == "bfloat16"
     with layertap.open(nn.Sequential(nn.Linear(6, 6).double())) as model:
         assert model.capture(X.astype(np.float64))["0"].raw.dtype == np.float64
+
+
+def test_an_input_that_the_module_keeps_stays_as_it_was() -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.same = nn.Identity()
+            self.last = nn.Linear(6, 6)
+            self.kept: Any = None
+
+        def forward(self, x: Any) -> Any:
+            if self.kept is None:
+                self.kept = x
+            return self.last(self.same(x))
+
+    net = Keeps()
+    with layertap.open(net) as model:
+        read = reader(model, ["same"])
+        net.kept = None  # what the example left there
+        first = read(X)["same"]
+        others = [read(X + step)["same"] for step in (1, 2, 3)]
+    np.testing.assert_array_equal(first, X)
+    for step, value in enumerate(others, 1):
+        np.testing.assert_array_equal(value, X + step)
+    assert net.kept is None or np.array_equal(net.kept.numpy(), X)

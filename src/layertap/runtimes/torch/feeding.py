@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,16 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
 from layertap.errors import FeedError
 from layertap.runtimes.torch.arrays import to_tensor
 
 _FLOAT32 = np.dtype(np.float32)
+
+_OWN_REFERENCES = 3
+"""References to an array that an attribute and a local variable hold, while ``getrefcount``
+looks."""
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -39,6 +45,7 @@ class Arguments:
         tensors = [*module.parameters(), *module.buffers()]
         floating = (tensor for tensor in tensors if tensor.is_floating_point())
         self.landmark = next(floating, tensors[0] if tensors else None)
+        self._buffer: Array = np.empty(0, _FLOAT32)
 
     def bind(self, feed: Feed) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments that ``feed`` stands for. Raises FeedError."""
@@ -64,9 +71,19 @@ class Arguments:
         if self.landmark is None:
             return _own(value, None, None)
         if type(value) is np.ndarray and value.dtype is _FLOAT32 and self.landmark.is_cpu:
-            return torch.from_numpy(value.copy())  # what the rest does, for the usual case
+            return torch.from_numpy(self._copied(value))  # what the rest does, for the usual case
         floating = self.landmark.dtype if self.landmark.is_floating_point() else None
         return _own(value, floating, self.landmark.device)
+
+    def _copied(self, value: Array) -> Array:
+        """A copy of ``value``, in the memory of the last one where no tensor lies in it any more:
+        memory that is still in the cache costs a fraction."""
+        buffer = self._buffer
+        if buffer.shape != value.shape or getrefcount(buffer) > _OWN_REFERENCES:
+            self._buffer = value.copy()
+            return self._buffer
+        np.copyto(buffer, value)
+        return buffer
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call under the names of ``inputs``, as feeds name them."""
