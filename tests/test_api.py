@@ -113,7 +113,7 @@ def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:
         layertap.open(other)
     with pytest.raises(UnknownSource, match="no runtime opens a builtins"):
         layertap.open(object())
-    with pytest.raises(UnknownSource, match="it is one of keras, tensorflow, torch, litert, tflm"):
+    with pytest.raises(UnknownSource, match=r"it is one of keras, .*, tflm, device"):
         layertap.open(other, runtime="caffe")
     with pytest.raises(SourceError, match="only live models"):
         layertap.attach(str(tmp_path / "m.tflite"))

@@ -71,6 +71,8 @@ BUILTIN = (
     Runtime("torch", "layertap.runtimes.torch", "torch", ("torch",), (".pt", ".pth"), ("torch",)),
     Runtime("litert", "layertap.runtimes.litert", "litert", ("ai_edge_litert",), (".tflite",)),
     Runtime("tflm", "layertap.runtimes.tflm", "tflm", ("tflite_micro",), (".tflite",)),
+    # Without suffixes: a board is asked for by name, never found.
+    Runtime("device", "layertap.runtimes.device", "device", ("serial", "cobs")),
 )
 
 ENTRY_POINTS = "layertap.runtimes"

@@ -1,0 +1,195 @@
+"""The session of a model that runs on a board."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from layertap.core.dtypes import Array
+from layertap.core.feeds import Feed, InputSpec
+from layertap.core.files import read_whole
+from layertap.core.graph import Graph, TapPoint
+from layertap.core.plan import check_readable
+from layertap.core.protocols import Capabilities, Json
+from layertap.errors import PlanError, RunError, SourceError, Untappable
+from layertap.firmware.wire.elements import NUMBERS
+from layertap.firmware.wire.messages import WIRE
+from layertap.runtimes.device.board import Board, Identity
+from layertap.runtimes.device.forms import Reading, Texts, readings
+from layertap.runtimes.device.inference import DevicePass
+from layertap.runtimes.device.transport import open_transport
+from layertap.tflite.graph import tap_graph
+from layertap.tflite.model import TfliteModel, parse
+from layertap.tflite.values import weight
+
+DEFAULT_BAUD = 115_200
+DEFAULT_TIMEOUT = 10.0
+DEFAULT_RETRIES = 3
+
+
+class DeviceModel:
+    """A .tflite file as a board runs it: its taps, how each is read, and who the board must be.
+
+    Needs no board. Raises SourceError, CorruptModel, PlanError and SelectionError.
+    """
+
+    def __init__(
+        self, source: str | Path | bytes, slices: Texts = None, reduce: Texts = None
+    ) -> None:
+        self.path = None if isinstance(source, bytes) else str(source)
+        self.data = read_whole(source)
+        self.model: TfliteModel = parse(self.data)
+        self.identity = Identity.of(self.data, self.path)
+        listed = tap_graph(self.model, readable=frozenset(NUMBERS), inside=True)
+        self.inputs: Sequence[InputSpec] = listed.inputs
+        self.batch = listed.batch
+        self.bits = {
+            (subgraph.index, tensor.index): bit
+            for bit, (subgraph, tensor) in enumerate(
+                (subgraph, tensor)
+                for subgraph in self.model.subgraphs
+                for tensor in subgraph.tensors
+            )
+        }
+        self.readings: dict[str, Reading] = readings(listed.graph, self.bits, slices, reduce)
+        self.forms = {
+            name: reading.form.described()
+            for name, reading in self.readings.items()
+            if reading.tap is not reading.whole
+        }
+        taps = (self.readings[t.name].tap if t.name in self.readings else t for t in listed.graph)
+        self.graph = Graph(taps)
+
+    @property
+    def provenance(self) -> dict[str, Json]:
+        """Runtime, version and model, as every run has them."""
+        digest = hashlib.sha256(self.data).hexdigest()
+        return {
+            "runtime": "device",
+            "version": f"wire {WIRE}",
+            "model": {"path": self.path, "sha256": digest},
+            "taps_by": "the firmware, after each operator",
+            **({"forms": self.forms} if self.forms else {}),
+        }
+
+
+class DeviceSession:
+    """A model on a board that takes inputs; implements the Session protocol.
+
+    Without ``port`` it lists taps and reads weights. Raises SourceError, CorruptModel, PlanError,
+    SelectionError, RuntimeFailure or WireError.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | bytes,
+        *,
+        port: str | Path | None,
+        baud: int,
+        timeout: float,
+        retries: int,
+        slices: Texts,
+        reduce: Texts,
+        keep_state: bool,
+    ) -> None:
+        check_numbers(baud=baud, timeout=timeout, retries=retries)
+        self.device = DeviceModel(source, slices, reduce)
+        self.graph = self.device.graph
+        self.inputs = self.device.inputs
+        self.retries, self.keep_state = retries, bool(keep_state)
+        self._port, self._baud, self._timeout = port, baud, float(timeout)
+        self._board: Board | None = None
+        self._before: dict[str, int] = {}
+        self._closed = False
+        if port is not None:
+            self.board()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        batch = self.device.batch
+        return Capabilities(batch=batch, batched=batch is not None)
+
+    @property
+    def provenance(self) -> Mapping[str, Json]:
+        return {
+            **self.device.provenance,
+            "keep_state": self.keep_state,
+            **({} if self._board is None else {"board": self._board.facts()}),
+        }
+
+    @property
+    def observed(self) -> Mapping[str, int]:
+        """What the link went through since the last :meth:`prepare`: bytes, frames, losses, and
+        inferences that were run again."""
+        now = {} if self._board is None else self._board.counters()
+        return {name: now[name] - self._before.get(name, 0) for name in now}
+
+    def trace(self, feed: Feed, /) -> Graph:
+        return self.graph
+
+    def read(self, tap: TapPoint, /) -> Array:
+        self.check_open()
+        return weight(self.device.model, tap)
+
+    def prepare(self, taps: Sequence[TapPoint], /) -> DevicePass:
+        self.check_open()
+        check_readable(taps)
+        for spec in self.inputs:
+            if spec.dtype not in NUMBERS or spec.dtype == "int4":
+                raise Untappable(
+                    f"the model cannot be run: its input {spec.name!r} holds {spec.dtype}",
+                    hint="only inputs of whole bytes can be sent to a board",
+                )
+        board = self.board()
+        board.require_inputs()
+        prepared = DevicePass(self, [self.device.readings[tap.name] for tap in taps])
+        prepared.configure(board)
+        self._before = board.counters()
+        return prepared
+
+    def board(self) -> Board:
+        """The board, connected anew where it was lost. Raises PlanError without a port."""
+        if self._board is None or self._board.link.broken:
+            if self._port is None:
+                raise PlanError(
+                    "no port was given: there is no board to run the model",
+                    hint="port='/dev/ttyACM0', 'tcp://HOST:PORT' or 'exec:COMMAND'",
+                )
+            self._disconnect()
+            transport = open_transport(self._port, baud=self._baud, patience=self._timeout)
+            try:
+                self._board = Board(transport, self.device.identity, timeout=self._timeout)
+            except BaseException:
+                transport.close()
+                raise
+        return self._board
+
+    def close(self) -> None:
+        self._closed = True
+        self._disconnect()
+
+    def check_open(self) -> None:
+        """Raises RunError after :meth:`close`."""
+        if self._closed:
+            raise RunError("the model is closed", hint="open it again")
+
+    def _disconnect(self) -> None:
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+
+def check_numbers(*, baud: int, timeout: float, retries: int = 0, every: int = 1) -> None:
+    """Raise SourceError for options that mean nothing."""
+    limits = {"baud": (baud, 1), "retries": (retries, 0), "every": (every, 1)}
+    for name, (value, least) in limits.items():
+        if not isinstance(value, int) or not least <= value < 1 << 32:
+            raise SourceError(f"{name}={value!r} is not possible", hint=f"give {least} or more")
+    if not isinstance(timeout, int | float) or not 0 < timeout < 1 << 32:
+        raise SourceError(
+            f"a timeout of {timeout!r} s is not possible", hint="give seconds above 0"
+        )
+
+
+__all__ = ["DEFAULT_BAUD", "DEFAULT_RETRIES", "DEFAULT_TIMEOUT", "DeviceModel", "DeviceSession"]
