@@ -179,3 +179,29 @@ def test_rows_know_their_sample_when_a_tap_appears_in_some_pieces_only() -> None
     np.testing.assert_array_equal(run["y"].samples, [1, 3, 4])
     np.testing.assert_array_equal(run["y"].raw[:, 0], [2, 4, 6])
     np.testing.assert_array_equal(run["z"].samples, np.arange(5))
+
+
+class Counting(Doubler):
+    """Counts its executions since it was prepared."""
+
+    observed: Mapping[str, int] = {}
+
+    def prepare(self, taps: Sequence[TapPoint]) -> Pass:
+        run, counts = super().prepare(taps), {"executions": 0}
+        self.observed = counts
+
+        def counted(feed: Feed, emit: Emit) -> None:
+            counts["executions"] += 1
+            run(feed, emit)
+
+        return counted
+
+
+def test_what_a_session_observed_is_in_the_provenance_also_when_it_failed() -> None:
+    assert capture(Counting(batch=2)).provenance["observed"] == {"executions": 4}
+    assert "observed" not in capture(Doubler()).provenance
+    session = Counting(batch=2)
+    sink = MemoryStore(TAPS[2:3], {})
+    with pytest.raises(BudgetExceeded):
+        execute(session, make_plan(TAPS[2:3]), make_feeds(X, session.inputs), sink, budget=50)
+    assert sink.run().provenance["observed"] == {"executions": 2}

@@ -115,6 +115,26 @@ class Grouping(Protocol):
         ...
 
 
+@runtime_checkable
+class Observing(Protocol):
+    """A session that can tell at the end of a run what it met with, such as losses on a link."""
+
+    @property
+    def observed(self) -> Mapping[str, int]:
+        """Counts since the last :meth:`Session.prepare`, for the run's provenance."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A sink whose provenance can be added to while the run goes on."""
+
+    def remember(self, observed: Mapping[str, int], /) -> None:
+        """Write down the counts of an :class:`Observing` session as ``observed``; those of a run
+        that is resumed are added to what they were."""
+        ...
+
+
 class Sink(Protocol):
     """Receives the captures of one run, batch by batch.
 

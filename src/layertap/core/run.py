@@ -12,7 +12,7 @@ from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, Feeds, slice_feed
 from layertap.core.graph import TapPoint
 from layertap.core.plan import Plan
-from layertap.core.protocols import Pass, Session, Sink
+from layertap.core.protocols import Observing, Pass, Remembering, Session, Sink
 from layertap.errors import BudgetExceeded, FeedError, RunError
 
 
@@ -57,6 +57,8 @@ def execute(
             raise FeedError("the input holds no samples", hint="give at least one")
         complete = True
     finally:
+        if isinstance(session, Observing) and isinstance(sink, Remembering):
+            sink.remember(session.observed)
         sink.close(complete)
 
 

@@ -87,6 +87,9 @@ class MemoryStore:
     def skip(self, samples: int, feed: Feed) -> None:
         raise StoreError("a run in memory holds no samples to skip", hint="write it to a path")
 
+    def remember(self, observed: Mapping[str, int]) -> None:
+        self._provenance = {**self._provenance, "observed": dict(observed)}
+
     def close(self, complete: bool) -> None:
         self._pending.clear()
         self._complete = complete

@@ -21,7 +21,7 @@ from layertap.store.naming import is_node_name
 FORMAT = 1
 """Version of the format; a reader refuses a later one."""
 
-_NOT_COMPARED = ("created", "host", "layertap")
+_NOT_COMPARED = ("created", "host", "layertap", "observed")
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class ZarrStore:
         else:
             (self.path / SAMPLE / JOURNAL).unlink(missing_ok=True)
         self._document = document if old is None else old
+        self._before: Mapping[str, int] = self._document.provenance.get("observed") or {}
         self._state = self._journal.open()
         self._resumed = self._skipped = 0
         pairs = zip(document.taps, self._document.nodes, strict=True)
@@ -172,6 +173,14 @@ class ZarrStore:
                 hint="resume with the same inputs in the same order, or start anew with overwrite "
                 "(--overwrite)",
             )
+
+    def remember(self, observed: Mapping[str, int]) -> None:
+        """Counts for the provenance, in addition to those that the run had when it was resumed;
+        written with the next part of the document."""
+        before = self._before
+        total = {name: before.get(name, 0) + count for name, count in observed.items()}
+        provenance = {**self._document.provenance, "observed": {**before, **total}}
+        self._document = replace(self._document, provenance=provenance)
 
     def close(self, complete: bool) -> None:
         """Finish the run. Raises StoreError when ``complete`` and the end cannot be written, or

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from layertap.core.captures import Run
 from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.graph import Per, TapPoint
-from layertap.core.protocols import Json, Sink
+from layertap.core.protocols import Json, Remembering, Sink
 from layertap.core.quantization import Quantization
 from layertap.errors import StoreError
 
@@ -292,6 +292,18 @@ class StoreSuite:
         assert (run.samples, len(run["t"]), run.complete) == (3, 3, False)
         assert_same_bits(run["t"].raw, np.zeros((3, 2), np.float32))
 
+    def test_what_a_session_met_with_is_remembered(self, tmp_path: Path) -> None:
+        tap = make_tap("t")
+        store = self.make_store(tmp_path, [tap], {"runtime": "none"})
+        if not isinstance(store, Remembering):
+            return
+        store.write(tap, np.zeros((1, 2), np.float32))
+        store.commit(1, feed_of(0, 1))
+        store.remember({"lost": 3})
+        store.close(True)
+        provenance = self.load(tmp_path, store).provenance
+        assert (provenance["runtime"], provenance["observed"]) == ("none", {"lost": 3})
+
 
 class PersistentStoreSuite(StoreSuite):
     """For stores whose runs can be gone on with. Implement ``resume`` too."""
@@ -338,6 +350,24 @@ class PersistentStoreSuite(StoreSuite):
         odd = [i for i in range(batches) if i % 2]
         assert run["sparse"].samples.tolist() == [2 * i + j for i in odd for j in (0, 1)]
         assert run["sparse"].raw[::2].ravel().tolist() == odd
+
+    def test_what_was_met_with_adds_up_over_resumed_runs(self, tmp_path: Path) -> None:
+        store = self.make_store(tmp_path, self.TAPS, {})
+        if not isinstance(store, Remembering):
+            return
+        self.write_batch(store, 0)
+        store.remember({"lost": 3, "frames": 10})
+        store.close(False)
+        store = self.resume(tmp_path, self.TAPS, {})
+        assert isinstance(store, Remembering)
+        store.skip(2, feed_of(0, 2))
+        self.write_batch(store, 1)
+        for count in (1, 4):  # the counts of this part so far
+            store.remember({"lost": count, "damaged": 1})
+        store.close(True)
+        run = self.load(tmp_path, store)
+        self.check(run, 2)
+        assert run.provenance["observed"] == {"lost": 7, "frames": 10, "damaged": 1}
 
     @pytest.mark.parametrize("stop", range(7))
     @pytest.mark.parametrize("loss", [False, True], ids=["closed", "with-a-lost-batch"])
