@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import layertap
 from layertap.errors import PlanError, Untappable
+from layertap.testing.micro_cases import layer_cases
 from layertap.testing.tflite import (
     OperatorSpec,
     SignatureSpec,
@@ -99,9 +100,10 @@ def test_subgraphs_that_are_not_run_are_gone() -> None:
 
 def test_a_ready_layout_is_cut_too() -> None:
     plan = pack("<10i", 1, 1, 7, 0, -1, 16, -1, 32, -1, 48)
-    model = parse(cut(write_tflite(dense(3), metadata={OFFLINE_PLAN: plan}), [4]))
-    held = model.metadata[OFFLINE_PLAN]
-    assert unpack("<8i", model.data[held.start : held.stop]) == (1, 1, 5, 0, -1, 16, -1, -1)
+    for padding in (b"", bytes(8)):
+        model = parse(cut(write_tflite(dense(3), metadata={OFFLINE_PLAN: plan + padding}), [4]))
+        held = model.metadata[OFFLINE_PLAN]
+        assert unpack("<8i", model.data[held.start : held.stop]) == (1, 1, 5, 0, -1, 16, -1, -1)
 
 
 def test_other_metadata_stays() -> None:
@@ -126,6 +128,37 @@ def test_variables_that_are_read_are_still_written() -> None:
     data = write_tflite(SubgraphSpec(tensors, [0], [4], steps))
     kept = parse(cut(data, [2])).subgraphs[0].operators
     assert [op.name for op in kept] == ["VAR_HANDLE", "READ_VARIABLE", "ADD", "ASSIGN_VARIABLE"]
+
+
+def test_kernels_that_write_to_an_input_are_kept_for_it() -> None:
+    """The state of SVDF is no result of any operator, and is read by two here."""
+    tensors = [TensorSpec("x", (1, 2)), TensorSpec("features", (2, 2), data=np.ones((2, 2), "<f4"))]
+    tensors += [TensorSpec("time", (2, 3), data=np.ones((2, 3), np.float32))]
+    tensors += [TensorSpec("state", (1, 6), variable=True), TensorSpec("y", (1, 2))]
+    tensors += [TensorSpec("seen", (1, 6)), TensorSpec("z", (1, 2))]
+    steps = [
+        OperatorSpec("RELU", [3], [5]),
+        OperatorSpec("SVDF", [0, 1, 2, -1, 3], [4], {0: 1}),
+        OperatorSpec("RELU", [4], [6]),
+    ]
+    data = write_tflite(SubgraphSpec(tensors, [0], [6], steps))
+    for until in (3, 4, 5):
+        kept = parse(cut(data, [until])).subgraphs[0].operators
+        assert [op.name for op in kept] == ["RELU", "SVDF"], until
+
+
+@pytest.mark.parametrize("runtime", ["litert", "tflm"])
+def test_a_state_keeps_its_value(runtime: str) -> None:
+    data = layer_cases()["SVDF float32"]()
+    x = np.arange(12, dtype=np.float32).reshape(2, 6)
+    with layertap.open(data, runtime=runtime) as model:
+        expected = model.capture(x, "kind:state")
+        (name,) = expected
+        made = model.export(until=name)
+    with layertap.open(made, runtime=runtime) as model:
+        found = model.capture(x, "kind:state")
+    assert expected[name].raw.any()
+    np.testing.assert_array_equal(found[name].raw, expected[name].raw)
 
 
 def test_what_cannot_be_an_output_is_refused() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from struct import pack, unpack
 
 from flatbuffers import packer
 
 from layertap.errors import PlanError
 from layertap.tflite import schema
 from layertap.tflite.edit import OFFLINE_PLAN, check_can_be_output
-from layertap.tflite.flatbuffer import Flatbuffer, Table, damaged
+from layertap.tflite.flatbuffer import Flatbuffer, Table
+from layertap.tflite.layout import layout_bytes, layout_of
 from layertap.tflite.model import Operator, Subgraph, TfliteModel, parse
 from layertap.tflite.names import unique_names
 from layertap.tflite.options import OPTIONS, QUANTIZATION, SPARSITY, VARIANT
@@ -102,11 +102,17 @@ def _needed_operators(
         for number in reversed(range(len(graph.operators))):
             operator = graph.operators[number]
             writes = stateful and _writes_resources(operator)
-            if number not in kept and (writes or values & set(operator.outputs)):
+            if number not in kept and (writes or values & _changed(graph, operator)):
                 kept.add(number)
                 values |= {i for i in operator.inputs if i >= 0}
         if len(kept) == before:
             return tuple(sorted(kept))
+
+
+def _changed(graph: Subgraph, operator: Operator) -> set[int]:
+    """What an operator computes; its kernel may write to the variables among its inputs."""
+    variables = {i for i in operator.inputs if i >= 0 and graph.tensors[i].variable}
+    return variables.union(operator.outputs)
 
 
 def _reads_resources(model: TfliteModel, operator: Operator) -> bool:
@@ -320,17 +326,12 @@ class _Cut:
 
     def _layout(self) -> bytes:
         """The ready memory layout of the kept tensors; the outputs may lie anywhere."""
-        counts = [len(graph.tensors) for graph in self.model.subgraphs]
-        held = self.model.metadata[OFFLINE_PLAN]
-        if len(held) != 4 * (3 + sum(counts)):
-            raise damaged(f"its memory layout has {len(held):,} bytes for {sum(counts)} tensors")
-        entries = unpack(f"<{3 + sum(counts)}i", self.model.data[held.start : held.stop])
-        kept: list[int] = []
+        offsets = layout_of(self.model)
+        kept: list[int | None] = []
         for part in self.parts:
-            first = 3 + sum(counts[: part.index])
             free = set(part.outputs) if part is self.parts[0] else set()
-            kept += [-1 if i in free else entries[first + i] for i in part.tensors]
-        return pack(f"<{3 + len(kept)}i", entries[0], len(self.parts), len(kept), *kept)
+            kept += [None if i in free else offsets[part.index][i] for i in part.tensors]
+        return layout_bytes(len(self.parts), kept)
 
 
 def _data(data: bytes) -> Node:

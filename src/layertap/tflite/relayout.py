@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from flatbuffers import packer
 
 from layertap.errors import PlanError
 from layertap.tflite import schema
 from layertap.tflite.edit import OFFLINE_PLAN
 from layertap.tflite.flatbuffer import Flatbuffer, Table
+from layertap.tflite.layout import layout_bytes
 from layertap.tflite.model import TfliteModel, parse
 
-_VERSION = 1
-_ONLINE = -1
 _PIECE = 64
 """Bytes; the rest of the file moves by a multiple of it."""
 
@@ -44,7 +42,6 @@ def with_layout(data: bytes, offsets: Sequence[int | None]) -> bytes:
 
 
 def _layout(model: TfliteModel, offsets: Sequence[int | None]) -> bytes:
-    """Source of the format: tflite-micro, docs/memory_management.md."""
     count = sum(len(graph.tensors) for graph in model.subgraphs)
     if len(offsets) != count:
         raise PlanError(
@@ -53,8 +50,7 @@ def _layout(model: TfliteModel, offsets: Sequence[int | None]) -> bytes:
     wrong = [offset for offset in offsets if offset is not None and not 0 <= offset < 1 << 31]
     if wrong:
         raise PlanError(f"the layout has the offset {wrong[0]}", hint="give 0 to 2 GB")
-    entries = (_ONLINE if offset is None else offset for offset in offsets)
-    return np.asarray([_VERSION, len(model.subgraphs), count, *entries], "<i4").tobytes()
+    return layout_bytes(len(model.subgraphs), offsets)
 
 
 def _is_alone(model: TfliteModel, held: range) -> bool:
