@@ -351,7 +351,8 @@ class ProbeCore : public Observer {
     if (place.subgraph == 0 && place.op == 0 && belongs(context, node)) begin();
     if (context != context_ || !open_) return kernel(context, node);
     if (place.op == 0) enter(place);
-    const TfLiteStatus status = kernel(context, node);
+    TfLiteStatus status = kernel(context, node);
+    if (status == kTfLiteOk && fresh_) status = call_again(context, place);
     if (status == kTfLiteOk && open_) leave(place, *node);
     if (status != kTfLiteOk || (place.subgraph == 0 && place.op + 1 == operators(0))) end(status);
     return status;
@@ -411,6 +412,8 @@ class ProbeCore : public Observer {
   /* Whether the host was told the end of it. */
   bool has_answered() const { return !awaited_; }
   void give_up() { awaited_ = false; }
+  /* The interpreter was reset, and CALL_ONCE does not know it. */
+  void start_afresh() { fresh_ = true; }
   uint8_t select(const layertap_command &command);
   uint8_t rule(const layertap_rule &rule);
 
@@ -495,6 +498,18 @@ class ProbeCore : public Observer {
     const bool due = awaited_ || sent_frames_ > 0 || inference_ % every_ == 0;
     if (wire_ != nullptr && (due || status != kTfLiteOk)) wire_->done(*this, status);
     awaited_ = false;
+    fresh_ = false;
+  }
+
+  /* Reset() empties resource variables, but CALL_ONCE does not set them up a second time: this does,
+   * if the kernel has not. */
+  TfLiteStatus call_again(TfLiteContext *context, const Place &place) {
+    const auto *op = subgraph(place.subgraph)->operators()->Get(place.op);
+    const auto *options = op->builtin_options_as_CallOnceOptions();
+    if (options == nullptr) return kTfLiteOk;
+    const int called = options->init_subgraph_index();
+    if (room_.subgraphs[called].runs > 0) return kTfLiteOk;
+    return tflite::GetMicroContext(context)->graph().InvokeSubgraph(called);
   }
 
   void enter(const Place &place) {
@@ -594,12 +609,14 @@ class ProbeCore : public Observer {
   bool greeted_ = false;
   bool open_ = false;
   bool awaited_ = false;
+  bool fresh_ = false;
 };
 
 
 template <bool kReduces>
 struct WireOf {
   static void hello(ProbeCore &probe, uint8_t reason) {
+    if (reason == LAYERTAP_STARTED && probe.greeted_) reason = LAYERTAP_REPEATED;
     probe.greeted_ = true;
     if (!probe.summed_) probe.crc_ = LAYERTAP_CRC32(0, probe.bytes_, probe.size_);
     probe.summed_ = true;
@@ -664,6 +681,7 @@ struct WireOf {
 
   static void answer(ProbeCore &probe, const layertap_command *command, uint8_t status,
                      const char *text) {
+    if (!probe.greeted_) hello(probe, LAYERTAP_STARTED);
     const uint8_t type = command == nullptr ? 0 : command->type;
     const uint8_t of = command == nullptr ? 0 : command->sequence;
     layertap_send_answer(probe.encoder_, type, of, status, text);
@@ -850,8 +868,11 @@ class Board {
       return probe_.answer(&command, LAYERTAP_NO_ROOM, probe_.trouble());
     }
     if (sum_of_inputs() != command.run.check) return probe_.answer(&command, LAYERTAP_INCOMPLETE);
-    if ((command.run.flags & LAYERTAP_RESET_STATE) != 0 && interpreter_.Reset() != kTfLiteOk) {
-      return probe_.answer(&command, LAYERTAP_FAILED, "the interpreter's Reset() failed");
+    if ((command.run.flags & LAYERTAP_RESET_STATE) != 0) {
+      if (interpreter_.Reset() != kTfLiteOk) {
+        return probe_.answer(&command, LAYERTAP_FAILED, "the interpreter's Reset() failed");
+      }
+      probe_.start_afresh();
     }
     probe_.expect(command.run.inference);
     interpreter_.Invoke(); /* what it returns the Probe has seen */
