@@ -234,7 +234,10 @@ class RuntimeSuite:
         with self.open(case) as model:
             plan = model.plan(None, case.feed)
             run = model.capture(case.feed)
-            assert plan.total_bytes == sum(np.asarray(c.raw).nbytes for c in run.values())
+            if any(tap.row_bytes is None for tap in plan.taps):
+                assert plan.total_bytes is None
+            else:
+                assert plan.total_bytes == sum(np.asarray(c.raw).nbytes for c in run.values())
 
     def test_batches_from_a_generator(self, case: Case) -> None:
         with self.open(case) as model:
