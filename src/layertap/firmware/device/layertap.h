@@ -349,13 +349,15 @@ LAYERTAP_FUNCTION void layertap_send(layertap_encoder *encoder, layertap_header 
 }
 
 LAYERTAP_FUNCTION uint32_t layertap_length(const char *text) {
-  return text ? (uint32_t)strlen(text) : 0;
+  uint32_t length = 0;
+  while (text && text[length]) ++length;
+  return length;
 }
 
 LAYERTAP_FUNCTION void layertap_send_hello(layertap_encoder *encoder,
                                            const layertap_hello *hello) {
   layertap_header header;
-  uint32_t length = layertap_length(hello->name);
+  uint32_t length = layertap_length(hello->name), i;
   if (length > 63) {
     length = 63;
     /* Not through the middle of a character. */
@@ -374,8 +376,7 @@ LAYERTAP_FUNCTION void layertap_send_hello(layertap_encoder *encoder,
   layertap_put_varint(&header, hello->used);
   layertap_put_varint(&header, hello->every);
   layertap_put_varint(&header, length);
-  if (length) memcpy(header.bytes + header.count, hello->name, length);
-  header.count += length;
+  for (i = 0; i < length; ++i) layertap_put_u8(&header, (uint8_t)hello->name[i]);
   layertap_send(encoder, &header, hello->mask, (hello->tensors + 7) / 8);
 }
 
