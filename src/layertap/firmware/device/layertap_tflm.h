@@ -650,7 +650,7 @@ struct WireOf {
     tensor.data = view.data;
     tensor.bytes = static_cast<uint32_t>(view.bytes);
     const layertap_rule *rule = kReduces ? probe.rule_of(tap) : nullptr;
-    const uint32_t every = rule != nullptr && rule->every != 0 ? rule->every : probe.every_;
+    const uint32_t every = rule != nullptr ? rule->every : probe.every_;
     if (!probe.awaited_ && view.inference % every != 0) return;
     if constexpr (kReduces) {
       if (rule != nullptr) return reduced(probe, *rule, tensor);
@@ -704,7 +704,9 @@ inline uint8_t ProbeCore::rule(const layertap_rule &rule) {
     rules_ = 0;
     return LAYERTAP_OK;
   }
-  if (rule.tap > tensors() || rule.form > LAYERTAP_HISTOGRAM) return LAYERTAP_OUT_OF_RANGE;
+  if (trouble() != nullptr) return LAYERTAP_NO_ROOM;
+  if (rule.tap > tensors_ || rule.every == 0) return LAYERTAP_OUT_OF_RANGE;
+  if (rule.form > LAYERTAP_HISTOGRAM) return LAYERTAP_CANNOT;
   if (rule.form == LAYERTAP_HISTOGRAM && rule.a > LAYERTAP_BINS) return LAYERTAP_NO_ROOM;
   uint32_t at = 0;
   while (at < rules_ && room_.rules[at].tap != rule.tap) ++at;
