@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import layertap
 from layertap.core.files import read_whole
 from layertap.core.select import Selector
 from layertap.core.units import parse_bytes
-from layertap.errors import LayertapError, PlanError
+from layertap.errors import LayertapError, MissingRuntime, PlanError
 from layertap.firmware.generate.arena_size import ArenaSize, given, predicted, with_margin
 from layertap.firmware.generate.folder import write_folder
 from layertap.firmware.generate.operators import registrations
@@ -24,6 +25,9 @@ from layertap.tflite.model import TfliteModel, parse
 
 RULES = 4
 """Slices, reductions and rates that the host can set on generated firmware."""
+
+_PRECISION = 64
+"""Bytes by which an arena that was found by trying may be larger than it has to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,58 +152,57 @@ def _command(
 
 
 def _arena(model: TfliteModel, platform: Platform, size: int | str | None) -> ArenaSize:
+    found = predicted(model, platform.targets, foreign=platform.foreign)
     if size is not None:
         try:
-            return given(parse_bytes(size, binary=True))
+            return given(parse_bytes(size, binary=True), found)
         except ValueError as error:
             raise PlanError(str(error), hint="give the arena in bytes, or as '96K'") from error
-    found = predicted(model, platform.targets, foreign=platform.foreign)
-    return found if not found.unknown else _tried(model, found)
+    return _tried(model, found) if found.unknown else found
 
 
 def _tried(model: TfliteModel, found: ArenaSize) -> ArenaSize:
     """The smallest arena in which the interpreter on this machine takes the model, with a margin;
     chips need less, since their pointers are smaller. Raises PlanError where that is not known."""
     why = "; ".join(found.unknown)
-    low, high = 0, _first_that_loads(model, max(found.narrow, found.wide), why)
-    while high - low > 64:
+    low, high = 0, _first_that_loads(model.data, found.wide, why)
+    while high - low > _PRECISION:
         middle = (low + high) // 32 * 16
-        if _loads(model.data, middle):
-            high = middle
-        else:
-            low = middle
+        low, high = (low, middle) if _failure(model.data, middle) is None else (middle, high)
     size = with_margin(high)
-    origin = f"found by trying on a 64-bit machine, since the memory map lacks {why}; with a margin"
+    origin = f"found by trying on a 64-bit machine, for want of {why}; with a margin"
     return ArenaSize(size, size, origin)
 
 
-def _first_that_loads(model: TfliteModel, least: int, why: str) -> int:
-    size = least + -least % 16
+def _first_that_loads(data: bytes, least: int, why: str) -> int:
+    size, error = least + -least % 16, None
     for _ in range(8):
-        if _loads(model.data, size):
+        error = _failure(data, size)
+        if error is None:
             return size
+        if isinstance(error, MissingRuntime):
+            raise PlanError(
+                f"how large an arena the model needs is not known: {why}",
+                hint="give arena, as in arena='96K', or have it tried: pip install 'layertap[tflm]'",
+            ) from error
         size *= 2
+    assert error is not None
     raise PlanError(
-        f"how large an arena the model needs is not known ({why}), and TensorFlow Lite Micro does "
-        "not load it on this machine",
-        hint="give arena, as in arena='96K'",
-    )
+        f"how large an arena the model needs is not known ({why}), and on this machine: "
+        f"{error.message}",
+        hint="give arena, as in arena='96K', if you are sure that the board can run it",
+    ) from error
 
 
-def _loads(data: bytes, arena: int) -> bool:
+def _failure(data: bytes, arena: int) -> LayertapError | None:
+    """Why the interpreter on this machine does not take a model with this arena, None if it does."""
     try:
-        session = TflmSession(data, arena=arena)
-    except LayertapError:
-        return False
-    try:
-        main = session.model.subgraphs[MAIN]
-        outputs = [tap for tap in session.graph if tap.index in main.outputs and not tap.subgraph]
-        session.prepare(outputs)
-    except LayertapError:
-        return False
-    finally:
-        session.close()
-    return True
+        with closing(TflmSession(data, arena=arena)) as session:
+            names = set(session.model.subgraphs[MAIN].outputs)
+            session.prepare([t for t in session.graph if t.subgraph == MAIN and t.index in names])
+    except LayertapError as error:
+        return error
+    return None
 
 
 __all__ = ["RULES", "Firmware", "generate_firmware"]

@@ -11,7 +11,17 @@ import click
 
 from layertap.errors import LayertapError
 
-_OWN = ("runtime", "kernels", "arena", "target", "allow_code", "batch_size", "budget", "until")
+_OWN = (
+    "runtime",
+    "kernels",
+    "taps",
+    "arena",
+    "target",
+    "allow_code",
+    "batch_size",
+    "budget",
+    "until",
+)
 _FURTHER = ("timeout", "eager", "fast_path", "signature")
 _OPTIONS = (
     {name: f"--{name.replace('_', '-')} " for name in _OWN}

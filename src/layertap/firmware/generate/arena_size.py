@@ -58,11 +58,13 @@ def with_margin(size: int) -> int:
     return more + -more % 16
 
 
-def given(size: int) -> ArenaSize:
-    """An arena of the user's own choice. Raises PlanError for a size that is none."""
+def given(size: int, found: ArenaSize) -> ArenaSize:
+    """An arena of the user's own choice, beside what was predicted. Raises PlanError for a size
+    that is none."""
     if not 0 < size < 1 << 31:
         raise PlanError(f"an arena of {size:,} bytes is not possible", hint="give bytes, as in 96K")
-    return ArenaSize(size, size, "given")
+    lacks = f", and lacks {'; '.join(found.unknown)}" if found.unknown else ""
+    return ArenaSize(size, size, f"as given; the memory map says {found.narrow:,}{lacks}")
 
 
 __all__ = ["ArenaSize", "given", "predicted", "with_margin"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +32,7 @@ def write_folder(
     folder: Path,
     made: Mapping[str, bytes],
     *,
-    is_yours: Callable[[str], bool] = lambda path: False,
+    is_yours: Callable[[str], bool],
     overwrite: bool = False,
 ) -> Written:
     """Put the files ``made`` into ``folder``, and take away what an earlier run had put there.
@@ -132,7 +131,7 @@ def _move_in(folder: Path, new: Mapping[str, bytes]) -> None:
             (waiting / path).write_bytes(data)
         for path in new:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(waiting / path, folder / path)
+            (waiting / path).replace(folder / path)
     finally:
         shutil.rmtree(waiting, ignore_errors=True)
         if made and not any(folder.iterdir()):
