@@ -31,7 +31,8 @@ def open(
     whose input and output are the wire; a Unix socket. None lists tap points without a board.
     baud: of a serial port. timeout: seconds that the board may be silent. retries: how often an
     inference that did not come whole is run again.
-    slices: ``"0:100"`` for a part of each tap's elements, in C order, or such texts by selector.
+    slices: ``"0:100"`` for these elements, in C order, of all taps that have so many, or such texts
+    by selector.
     reduce: ``"summary"`` for smallest, largest and mean, ``"histogram 64 -1 1"`` for counts in 64
     bins, in real numbers, or such texts by selector. Both change the taps' shapes and dtypes.
     keep_state: variables keep their values from one execution to the next, from fresh ones when a

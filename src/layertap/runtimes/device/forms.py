@@ -18,7 +18,7 @@ from layertap.firmware.wire.messages import FORMS, HISTOGRAM, SLICE, SUMMARY, WH
 from layertap.tflite.graph import MAIN
 
 Texts = str | Mapping[str, str] | None
-"""One text for every tap, or texts by selector."""
+"""One text for every tap that can be sent so, or texts by selector."""
 
 _SLICE = re.compile(r"(\d*):(\d+)")
 _HISTOGRAM = re.compile(r"histogram[ :](\d+)[ :](\S+?)[ :](\S+)")
@@ -112,6 +112,8 @@ def readings(
         for selector, text in _pairs(given, option):
             form = parse(text)
             for tap in _chosen(graph, selector):
+                if isinstance(given, str) and _unfit(tap, form):
+                    continue
                 if tap.name in forms:
                     raise PlanError(
                         f"{tap.name!r} is given two forms: {forms[tap.name].described()}, {text}",
@@ -131,7 +133,11 @@ def formed(tap: TapPoint, form: Form) -> TapPoint:
     """``tap`` as it is once only ``form`` of it is sent. Raises PlanError where it has none."""
     if form.kind == WHOLE:
         return tap
-    _check(tap, form)
+    if why := _unfit(tap, form):
+        raise PlanError(
+            f"{tap.name!r} cannot be sent as {form.described()}: {why}",
+            hint="leave it out of slices= and reduce=",
+        )
     count = 3 if form.kind == SUMMARY else form.count
     dtype = {SUMMARY: "float32", HISTOGRAM: "uint32", SLICE: tap.dtype}[form.kind]
     kept = tap.quantization if form.kind == SLICE else None
@@ -144,25 +150,20 @@ def formed(tap: TapPoint, form: Form) -> TapPoint:
     return replace(tap, dtype=dtype, shape=shape, quantization=kept, per=per)
 
 
-def _check(tap: TapPoint, form: Form) -> None:
-    why = ""
+def _unfit(tap: TapPoint, form: Form) -> str:
+    """Why a tap cannot be sent so; empty when it can."""
     shape = (tap.shape or ())[int(tap.subgraph != MAIN) :]
     known = [size for size in shape if size is not None]
     if tap.quantization is not None and tap.quantization.per_channel:
-        why = "its channels have scales of their own"
-    elif tap.dtype == "int4":
-        why = "int4 is sent whole only"
-    elif tap.dtype.startswith("complex") and form.kind != SLICE:
-        why = "its numbers are complex"
-    elif form.kind == SLICE and len(known) == len(shape):
-        elements = int(np.prod(known))
-        if form.first + form.count > elements:
-            why = f"it has {elements:,} elements"
-    if why:
-        raise PlanError(
-            f"{tap.name!r} cannot be sent as {form.described()}: {why}",
-            hint="leave it out of slices= and reduce=",
-        )
+        return "its channels have scales of their own"
+    if tap.dtype == "int4":
+        return "int4 is sent whole only"
+    if tap.dtype.startswith("complex") and form.kind != SLICE:
+        return "its numbers are complex"
+    elements = int(np.prod(known))
+    if form.kind == SLICE and len(known) == len(shape) and form.first + form.count > elements:
+        return f"it has {elements:,} elements"
+    return ""
 
 
 def _chosen(graph: Graph, selector: str) -> Iterable[TapPoint]:

@@ -20,6 +20,7 @@ from layertap.firmware.wire.messages import (
     Answer,
     Ask,
     Hello,
+    Input,
     Run,
     Tensor,
 )
@@ -133,8 +134,8 @@ class DevicePass:
                 if event.reason == STARTED or stale == 0:
                     raise _Again(_WHY_AGAIN[event.reason == STARTED])
                 stale -= event.reason == ASKED
-            if isinstance(event, Answer) and event.command == Run.TYPE and event.of == of:
-                self._answered(event)
+            if isinstance(event, Answer):
+                self._answered(event, of)
             inference = None if event is None else self._assembly.take(event)
             if inference is not None and inference.number == number:
                 return self._finished(board, inference)
@@ -142,7 +143,12 @@ class DevicePass:
                 heard, quiet = time.monotonic(), min(_ASK_AFTER, link.timeout / 4)
         raise link.silence()
 
-    def _answered(self, answer: Answer) -> None:
+    def _answered(self, answer: Answer, run: int) -> None:
+        """``run`` is the number of the RUN; an INPUT has an answer only where it is refused."""
+        if answer.command == Input.TYPE and answer.status not in (OK, INPUTS_DAMAGED):
+            raise refused(answer, "INPUT")
+        if answer.command != Run.TYPE or answer.of != run:
+            return
         if answer.status == INPUTS_DAMAGED:
             raise _Again("the inputs did not reach the board whole", ran=False)
         if answer.status != OK:
