@@ -15,6 +15,7 @@ from toolchain import SANITIZERS, WARNINGS, compiled
 
 from layertap.core.dtypes import Array, numpy_dtype
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 OK, OUT_OF_RANGE, NO_ROOM, CANNOT = 0, 2, 3, 4
 WHOLE, SLICE, SUMMARY, HISTOGRAM = range(4)
