@@ -223,9 +223,9 @@ class Board:
 _FILES = [SOURCES / f"{name}.c" for name in ("board", "interpreter", "elements", "link")]
 
 
-def host_board(folder: Path) -> Board:
-    """Builds the board for this machine."""
-    flags = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O2", *WARNINGS)
+def host_board(folder: Path, *more: str) -> Board:
+    """Builds the board for this machine, with ``more`` flags of the compiler."""
+    flags = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O2", *WARNINGS, *more)
     program = compiled("gcc", [*_FILES, SOURCES / "host.c"], folder / "board", *flags)
     return Board(folder, program=program)
 

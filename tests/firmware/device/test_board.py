@@ -8,16 +8,19 @@ import subprocess
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import boardmodel
 import numpy as np
 import pytest
 from boardmodel import FEED, MODEL
-from testboard import Board, Fault, Orders
+from testboard import Board, Fault, Orders, host_board
+from toolchain import SANITIZERS
 
 from layertap.core.dtypes import Array
 from layertap.firmware.wire.assembly import Assembly, Inference
 from layertap.firmware.wire.decoder import Damage, Decoder, Event, Text
+from layertap.firmware.wire.frames import to_frame
 from layertap.firmware.wire.messages import (
     Answer,
     Ask,
@@ -44,14 +47,14 @@ ALONE = Orders(able=0, receive=0, runs=2)
 
 def talk(
     command: Sequence[str],
-    commands: Sequence[Message] = (),
+    commands: Sequence[Message] | bytes = (),
     done: int = 1,
     seconds: float = 30,
     silence: float = 1,
 ) -> list[Event]:
-    """What a board says to ``commands`` until it leaves, ``done`` inferences have ended, or so many
-    seconds have passed, at all or without a byte."""
-    sent = b"".join(pack(message, number) for number, message in enumerate(commands))
+    """What a board says to ``commands`` (messages, or frames as they are) until it leaves, ``done``
+    inferences have ended, or so many seconds have passed, at all or without a byte."""
+    sent = commands if isinstance(commands, bytes) else stream(commands)
     decoder, events = Decoder(), []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as run:
         assert run.stdin is not None
@@ -71,6 +74,10 @@ def talk(
                     break
         run.kill()
     return events
+
+
+def stream(commands: Sequence[Message]) -> bytes:
+    return b"".join(pack(message, number) for number, message in enumerate(commands))
 
 
 def run_once(feed: Mapping[str, Array] = FEED, number: int = 0, flags: int = 0) -> list[Message]:
@@ -101,6 +108,12 @@ def assert_equal(actual: Mapping[str, list[Array]], expected: Mapping[str, list[
         for value, wanted in zip(values, expected[name], strict=True):
             assert (value.dtype, value.shape) == (wanted.dtype, wanted.shape), name
             assert value.tobytes() == np.ascontiguousarray(wanted).tobytes(), name
+
+
+def test_tiny_pieces_under_the_sanitizers(tmp_path: Path) -> None:
+    """The board's own memory is watched too."""
+    flags = ("-DLAYERTAP_PIECE=7", "-DLAYERTAP_GATHER=1", *SANITIZERS)
+    check_every_tensor(host_board(tmp_path, *flags).command(MODEL))
 
 
 def check_every_tensor(command: Sequence[str]) -> None:
@@ -199,6 +212,45 @@ def test_commands_that_cannot_be_obeyed(board: Board, message: Message, status: 
     _, answer = talk(board.command(MODEL), [message])
     assert isinstance(answer, Answer)
     assert (answer.command, answer.of, answer.status) == (message.TYPE, 0, status)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"A",
+        b"A\x00\x00",  # an ASK with a byte too many
+        b"B\x00\x81\x00\x00\xff",  # a padded varint
+        b"B\x00\x81\x80\x80\x80\x10\x00\xff",  # 2^32 + 1
+        b"B\x00\x81\x80\x80\x80\x80\x01\x00\xff",  # six bytes
+        b"B\x00\x01",
+        b"C\x00\x01\x01\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00",  # a byte short
+        b"C\x00\x01\x01\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+        b"D\x00\x00",
+        b"E\x00\x00\x00\x00\x00\x00",
+        b"E\x00\x00\x00\x00\x00\x00\x00\x00",
+    ],
+    ids=bytes.hex,
+)
+def test_malformed_commands_are_dropped_without_a_word(board: Board, content: bytes) -> None:
+    _, answer = talk(board.command(MODEL), to_frame(content) + pack(Rule(0), 77))
+    assert answer == Answer(Rule.TYPE, 77, 0, "")
+
+
+def test_a_frame_that_ends_too_early_is_dropped(board: Board) -> None:
+    """Its bytes and their CRC are right, but its last code promises one more."""
+    whole = pack(Rule(0), 5)
+    at = 2
+    while at + whole[at] < len(whole) - 1:
+        at += whole[at]
+    cut = whole[:at] + bytes([whole[at] + 1]) + whole[at + 1 :]
+    assert len(talk(board.command(MODEL), whole)) == 2
+    assert len(talk(board.command(MODEL), cut)) == 1
+
+
+def test_commands_that_are_not_known_are_answered(board: Board) -> None:
+    _, answer = talk(board.command(MODEL), to_frame(b"\x60\x09and more"))
+    assert answer == Answer(0x60, 9, 4, "")
 
 
 def test_the_fifth_rule_finds_no_room(board: Board) -> None:
