@@ -25,12 +25,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "layertap.h"
 #include "tensorflow/lite/c/common.h"
 #include "tensorflow/lite/micro/micro_allocator.h"
-#include "tensorflow/lite/micro/micro_common.h"
 #include "tensorflow/lite/micro/micro_context.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
@@ -61,7 +61,11 @@
 
 namespace layertap {
 
-using Kernel = decltype(TFLMRegistration::invoke);
+/* TFLMRegistration; TfLiteRegistration until May 2023. */
+using Registration = std::remove_const_t<std::remove_pointer_t<
+    decltype(std::declval<const tflite::MicroOpResolver &>().FindOp(""))>>;
+
+using Kernel = decltype(Registration::invoke);
 
 /* Stands around each kernel of a tapped interpreter. */
 class Observer {
@@ -76,7 +80,7 @@ class Observer {
 namespace internal {
 
 struct Lent {
-  TFLMRegistration *registration;
+  Registration *registration;
   Kernel kernel;
 };
 
@@ -85,7 +89,7 @@ class Lender {
  protected:
   constexpr Lender(Observer &observer, Lent *lent) : observer_(observer), lent_(lent) {}
 
-  const TFLMRegistration *lend(TFLMRegistration *registration) const {
+  const Registration *lend(Registration *registration) const {
     Lent *lent = lent_;
     if (registration == nullptr) return nullptr;
     if (lent->registration == nullptr) {
@@ -160,12 +164,12 @@ class TapResolver final : public tflite::MicroOpResolver, private internal::Lend
                   "MicroMutableOpResolver and not const. Else use layertap::CopyingTapResolver<N>.");
   }
 
-  const TFLMRegistration *FindOp(tflite::BuiltinOperator op) const override {
-    return lend(const_cast<TFLMRegistration *>(inner_.FindOp(op)));
+  const Registration *FindOp(tflite::BuiltinOperator op) const override {
+    return lend(const_cast<Registration *>(inner_.FindOp(op)));
   }
 
-  const TFLMRegistration *FindOp(const char *op) const override {
-    return lend(const_cast<TFLMRegistration *>(inner_.FindOp(op)));
+  const Registration *FindOp(const char *op) const override {
+    return lend(const_cast<Registration *>(inner_.FindOp(op)));
   }
 
   internal::Parser GetOpDataParser(tflite::BuiltinOperator op) const override {
@@ -193,11 +197,11 @@ class CopyingTapResolver final : public tflite::MicroOpResolver, private interna
   constexpr CopyingTapResolver(const tflite::MicroOpResolver &inner, Observer &observer)
       : Lender(observer, lent_), inner_(inner) {}
 
-  const TFLMRegistration *FindOp(tflite::BuiltinOperator op) const override {
+  const Registration *FindOp(tflite::BuiltinOperator op) const override {
     return copy(inner_.FindOp(op));
   }
 
-  const TFLMRegistration *FindOp(const char *op) const override { return copy(inner_.FindOp(op)); }
+  const Registration *FindOp(const char *op) const override { return copy(inner_.FindOp(op)); }
 
   internal::Parser GetOpDataParser(tflite::BuiltinOperator op) const override {
     return inner_.GetOpDataParser(op);
@@ -208,9 +212,9 @@ class CopyingTapResolver final : public tflite::MicroOpResolver, private interna
 
  private:
   /* Null where there is no room: then AllocateTensors() fails for want of the operator. */
-  const TFLMRegistration *copy(const TFLMRegistration *registration) const {
+  const Registration *copy(const Registration *registration) const {
     for (unsigned i = 0; registration != nullptr && i < N; ++i) {
-      TFLMRegistration &copy = copies_[i];
+      Registration &copy = copies_[i];
       if (copy.invoke == nullptr) copy = *registration;
       if (copy.builtin_code == registration->builtin_code &&
           copy.custom_name == registration->custom_name) {
@@ -221,7 +225,7 @@ class CopyingTapResolver final : public tflite::MicroOpResolver, private interna
   }
 
   const tflite::MicroOpResolver &inner_;
-  mutable TFLMRegistration copies_[N] = {};
+  mutable Registration copies_[N] = {};
   internal::Lent lent_[N + 1] = {};
   void operator delete(void *) {}
 };
