@@ -29,6 +29,7 @@ static struct {
   layertap_rule rules[RULES];
   uint32_t rule_count;
   uint32_t inference, inferences;
+  int awaited; /* the host started this inference and gets all of it */
   uint32_t tensors, frames; /* sent in this inference */
 } board;
 
@@ -61,7 +62,8 @@ static void observe(uint32_t subgraph, uint32_t index) {
   const uint32_t every = rule ? rule->every : board.every;
   layertap_tensor tensor;
   int dims[8];
-  if (!layertap_in_mask(board.mask, bit) || board.inference % every) return;
+  if (!layertap_in_mask(board.mask, bit)) return;
+  if (!board.awaited && board.inference % every) return;
   for (int i = 0; i < 8; ++i) dims[i] = (int)meant->dims[i];
   memset(&tensor, 0, sizeof tensor);
   tensor.inference = board.inference;
@@ -144,7 +146,9 @@ static uint8_t take_input(const layertap_command *command) {
 static uint8_t run_once(const layertap_command *command) {
   if (check_of_inputs() != command->run.check) return LAYERTAP_INCOMPLETE;
   if (command->run.flags & LAYERTAP_RESET_STATE) model_reset_state();
+  board.awaited = 1;
   run(command->run.inference);
+  board.awaited = 0;
   forget_inputs();
   return LAYERTAP_OK;
 }

@@ -32,6 +32,7 @@ from layertap.firmware.wire.messages import (
     Run,
     Select,
     Tensor,
+    mask_bytes,
     pack,
 )
 from layertap.tflite.model import parse
@@ -158,12 +159,11 @@ def test_hello_says_what_the_board_is(board: Board) -> None:
     assert (asked.model, asked.size) == (zlib.crc32(MODEL), len(MODEL))
     assert (asked.name, asked.arena, asked.used) == ("keyword ✓", 96 * 1024, 82_292)
     assert (asked.tensors, asked.able, asked.receive, asked.rules) == (len(NAMES), 7, 1024, 4)
-    assert asked.mask == (1 << BITS["x"]).to_bytes(len(asked.mask), "little")
+    assert asked.mask == mask_bytes([BITS["x"]], len(NAMES))
 
 
 def test_the_host_selects(board: Board) -> None:
-    chosen = sum(1 << BITS[name] for name in ("large", "body/x"))
-    mask = chosen.to_bytes((len(NAMES) + 7) // 8, "little")
+    mask = mask_bytes([BITS["large"], BITS["body/x"]], len(NAMES))
     parts = [Select(1, 0, mask[:3]), Select(1, 3, mask[3:])]
     events = talk(board.command(MODEL), [*parts, *run_once()])
     answers = [event for event in events if isinstance(event, Answer)]
@@ -180,7 +180,7 @@ def test_rules_send_less(board: Board) -> None:
         Rule(BITS["large"] + 1, 1, 1, a=5, b=30),
         Rule(BITS["cast/int16"] + 1, 1, 2),
         Rule(BITS["x"] + 1, 1, 3, a=4, low=-3.0, high=3.0),
-        Rule(BITS["six"] + 1, every=2),
+        Rule(BITS["six"] + 1, every=2),  # what RUN starts is sent all the same
     ]
     events = talk(board.command(MODEL), [*rules, *run_once(number=1)])
     assert [event.status for event in events if isinstance(event, Answer)] == [0] * 4
@@ -191,7 +191,23 @@ def test_rules_send_less(board: Board) -> None:
         values["cast/int16"][0], np.float32([-5, 6, np.trunc(FEED["x"]).mean()])
     )
     np.testing.assert_array_equal(values["x"][0], [8, 3, 3, 10])
-    assert "six" not in values
+    assert values["six"][0].shape == (1, 2, 1, 3, 2, 2)
+
+
+def test_a_board_on_its_own_sends_every_so_many(board: Board) -> None:
+    """It takes orders between inferences."""
+    commands = [Select(2, 0, mask_bytes([0, BITS["six"]], len(NAMES))), Rule(BITS["six"] + 1, 3)]
+    events = talk(board.command(MODEL, Orders(able=6, runs=40, pause=5)), commands, done=99)
+    answered = max(i for i, event in enumerate(events) if isinstance(event, Answer))
+    numbers = {
+        name: [found.number for found in inferences(events[answered:]) if (0, bit) in found.tensors]
+        for name, bit in (("x", 0), ("six", BITS["six"]), ("row", BITS["row"]))
+    }
+    start = next(event.inference for event in events[answered:] if isinstance(event, Done))
+    assert numbers["x"] == [number for number in range(start, 40) if number % 2 == 0]
+    assert numbers["six"] == [number for number in range(start, 40) if number % 3 == 0]
+    assert numbers["row"] == []
+    assert start < 30
 
 
 @pytest.mark.parametrize(
