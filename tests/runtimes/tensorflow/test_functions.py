@@ -42,6 +42,35 @@ def test_a_function_that_needs_the_size_of_the_batch() -> None:
     with layertap.open(function) as model:
         run = model.capture(ROWS, "rows")
         np.testing.assert_array_equal(run["rows"].raw, ROWS * [[0], [1]])
+        more = np.ones((3, 3), np.float32)
+        assert model.capture(more, "rows")["rows"].raw[:, 0].tolist() == [0, 1, 2]
+        assert model.capture(ROWS, "rows")["rows"].raw.shape == (2, 3)
+
+
+def test_a_function_of_scalars_learns_from_an_example_too() -> None:
+    with layertap.open(tf.function(lambda x: tf.multiply(x, 2, name="double"))) as model:
+        assert model.capture({"x": np.float32(3)}, "double")["double"].raw.tolist() == [6]
+        assert model.capture(np.float32([1, 2]), "double")["double"].raw.tolist() == [2, 4]
+
+
+def test_a_function_of_any_number_of_inputs_takes_a_concrete_one() -> None:
+    function = tf.function(lambda *xs: tf.add_n(list(xs), name="sum"))
+    with pytest.raises(SourceError, match="how many inputs") as caught:
+        layertap.open(function)
+    assert "get_concrete_function" in caught.value.hint
+    spec = tf.TensorSpec((None, 3), tf.float32)
+    with layertap.open(function.get_concrete_function(spec, spec)) as model:
+        np.testing.assert_array_equal(model.capture((ROWS, ROWS), "sum")["sum"].raw, ROWS * 2)
+
+
+def test_outputs_under_numbers_are_not_mixed_up() -> None:
+    @signed(tf.TensorSpec((None, 3), tf.float32))
+    def function(x: Any) -> Any:
+        return {number: x + float(number) for number in (2, 10, 9)}
+
+    with layertap.open(function) as model:
+        run = model.capture(ROWS * 0, "kind:output")
+        assert {name: one.raw[0, 0] for name, one in run.items()} == {"2": 2, "9": 9, "10": 10}
 
 
 def test_inputs_without_a_batch_axis_are_one_sample_each() -> None:

@@ -326,6 +326,18 @@ def test_a_scalar_is_the_same_for_all_batches(graph: Any) -> None:
             model.capture({"a": ONES, "b": ONES, "k": np.ones(2)}, "d")
 
 
+def test_an_input_that_is_not_fed_has_no_row(graph: Any) -> None:
+    with layertap.open(graph) as model:
+        run = model.capture({"a": ONES, "b": ONES}, "c", keep_inputs=True)
+        assert {name: len(one) for name, one in run.items()} == {
+            "a": 2,
+            "b": 2,
+            "k": 0,
+            "u": 0,
+            "c": 2,
+        }
+
+
 def test_an_input_of_unknown_rank_takes_any(graph: Any) -> None:
     with layertap.open(graph) as model:
         for shape in ((2, 5), (2, 5, 5)):

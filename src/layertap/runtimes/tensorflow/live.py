@@ -84,7 +84,7 @@ def _keys(structure: Any, tensors: Sequence[Any]) -> list[str]:
     if not isinstance(structure, Mapping) or len(structure) != len(tensors):
         return []
     nested = any(isinstance(value, Mapping | list | tuple) for value in structure.values())
-    return [] if nested else sorted(map(str, structure))
+    return [] if nested else list(map(str, sorted(structure)))
 
 
 def _captures(
@@ -113,6 +113,11 @@ class Untraced:
     def __init__(self, function: Any) -> None:
         self._function = function
         parameters = function.function_type.parameters.values()
+        if all(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters):
+            raise SourceError(
+                "the function does not tell how many inputs it takes",
+                hint="pass function.get_concrete_function(tf.TensorSpec(...), ...)",
+            )
         self.inputs = tuple(
             InputSpec(one.name, required=not one.optional)
             for one in parameters

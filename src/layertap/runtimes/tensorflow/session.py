@@ -52,6 +52,9 @@ class TensorFlowSession:
     def _use(self, opened: Opened) -> tuple[Opened, Batching, Catalog]:
         self._opened = opened
         self._batching = batching(opened.inputs)
+        if self._untraced and not self._batching.batched:
+            # The feeds that are to come are cut into batches before the shapes are known.
+            self._batching = Batching(True, None)
         self._catalog = catalog(opened, self._batching)
         return self._opened, self._batching, self._catalog
 
@@ -88,8 +91,8 @@ class TensorFlowSession:
         if not self._untraced:
             return self.graph
         arrays = {name: np.asarray(value) for name, value in feed.items()}
-        key = tuple((name, a.shape[1:], a.dtype) for name, a in arrays.items())
-        if key not in self._traced:
+        key = tuple((name, a.ndim, a.shape[1:], a.dtype) for name, a in arrays.items())
+        if key not in self._traced or not _takes(self._traced[key][0], arrays):
             if isinstance(self._source, Untraced):
                 opened = self._source.trace(arrays)
             else:
@@ -145,9 +148,9 @@ class TensorFlowSession:
         arrays = self._arrays(feed)
         values = iter(self._compute(computed, readings, arrays) if computed else ())
         for tap in taps:
-            value = arrays[tap.name].copy() if tap.kind == "input" else next(values)
+            value = arrays.get(tap.name) if tap.kind == "input" else next(values)
             if value is not None:
-                emit(tap, value)
+                emit(tap, value.copy() if tap.kind == "input" else value)
 
     def _arrays(self, feed: Feed) -> dict[str, Array]:
         """The fed arrays in the order of the inputs. Raises FeedError for wrong shapes."""
@@ -204,3 +207,9 @@ class TensorFlowSession:
             for one in self._source.inputs
         )
         return replace(self._source, inputs=inputs)
+
+
+def _takes(opened: Opened, arrays: Mapping[str, Array]) -> bool:
+    """Whether a trace, which may hold for one batch size only, is for such arrays."""
+    fed = (one for one in opened.inputs if one.name in arrays)
+    return all(tf.TensorShape(one.shape).is_compatible_with(arrays[one.name].shape) for one in fed)
