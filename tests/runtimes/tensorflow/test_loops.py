@@ -64,6 +64,17 @@ def test_one_value_per_iteration_behind_the_batch_axis(generation: str) -> None:
         np.testing.assert_array_equal(run[tap.name].raw, np.concatenate([steps, steps[:1]]))
 
 
+def test_what_a_loop_starts_with_alone(generation: str) -> None:
+    def build(x: Any) -> None:
+        tf.while_loop(lambda i, _: i < 2, lambda i, h: (i + 1, h * 2), (0, x), name="loop")
+
+    with layertap.open(graph_of(build)) as model:
+        entering = [tap.name for tap in model.graph if tap.op == "Enter"]
+        assert bool(entering) == (generation == "classic")
+        for name in entering[1:]:
+            np.testing.assert_array_equal(model.capture(ROWS, name)[name].raw, ROWS)
+
+
 def test_iterations_that_depend_on_the_input_and_none_at_all(generation: str) -> None:
     def build(x: Any) -> None:
         tf.while_loop(

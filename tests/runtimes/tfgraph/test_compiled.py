@@ -48,3 +48,21 @@ def test_results_are_the_callers() -> None:
         one, other = run([x])
         one[...] = 0
         assert other[0, 0] == 40
+
+
+def test_results_that_are_views_for_some_sizes_only_are_the_callers_too() -> None:
+    def function(x):  # type: ignore[no-untyped-def]
+        y = tf.multiply(x, 2.0, name="y")
+        tf.transpose(y, (0, 2, 1), name="turned")
+        tf.reduce_sum(y, 1, name="sum")
+        tf.reduce_mean(y, 1, name="mean")
+        return y
+
+    spec = tf.TensorSpec((None, None, 3), tf.float32)
+    graph = tf.function(function).get_concrete_function(spec).graph.as_graph_def()
+    program = Program(flatten(graph), {"x": spec}, {}, {}, graph.versions)
+    run = Compiled(program, [(name, 0) for name in ("y", "turned", "sum", "mean")])
+    for length in (5, 1):
+        results = run([np.ones((2, length, 3), np.float32)])
+        for i, one in enumerate(results):
+            assert not any(np.shares_memory(one, other) for other in results[i + 1 :])

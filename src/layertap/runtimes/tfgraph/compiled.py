@@ -68,14 +68,17 @@ class Compiled:
                 if (name, 0) in consumed:
                     tensors[name] = building.capture(tensor)
             used = {f"{n}:0": t for n, t in tensors.items() if (n, 0) in consumed}
-            wanted = [f"{name}:{output}" for name, output in fetches]
-            found = tf.graph_util.import_graph_def(
+            inside = [ref for ref in dict.fromkeys(fetches) if ref[0] not in tensors]
+            wanted = [f"{name}:{output}" for name, output in inside]
+            imported = tf.graph_util.import_graph_def(
                 graph, used, return_elements=[*wanted, *effects], name=""
             )
+            found = dict(zip(inside, imported[: len(inside)], strict=True))
+            results = [found[ref] if ref in found else tensors[ref[0]] for ref in fetches]
             if not effects:
-                return list(found)
-            with tf.control_dependencies(found[len(wanted) :]):
-                return [tf.identity(tensor) for tensor in found[: len(wanted)] or [True]]
+                return results
+            with tf.control_dependencies(imported[len(inside) :]):
+                return [tf.identity(tensor) for tensor in results or [True]]
 
         with eagerly():
             self._function = tf.compat.v1.wrap_function(body, list(program.fed.values()))
