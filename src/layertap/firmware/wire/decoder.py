@@ -26,6 +26,7 @@ from layertap.firmware.wire.text import Lines, salvaged
 _PORTION = 1 << 16
 """Bytes that are cut into segments at a time, which bounds the memory that feeding takes."""
 _MARK = bytes((MARK,))
+_NOISE = "bytes are neither frame nor text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,17 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something that is not as it should be; ``message`` says it in one line."""
+    """Something that is not as it should be, ``count`` times in a row.
+
+    ``message`` says it in one line; ``str()`` of it has the count too.
+    """
 
     kind: Kind
     message: str
     count: int = 1
+
+    def __str__(self) -> str:
+        return self.message if self.count == 1 else f"{self.message}: {self.count:,}"
 
 
 Event = Message | Text | Damage
@@ -177,7 +184,8 @@ class Decoder:
         counters.lost, counters.late = sequence.lost, sequence.late
         counters.repeated = sequence.repeated
         if order is Order.AFTER_LOSS:
-            self._damage(Kind.LOST, f"{skipped} frames are missing", skipped)
+            message = "a frame is missing" if skipped == 1 else "frames are missing"
+            self._damage(Kind.LOST, message, skipped)
         elif order is Order.LATE:
             self._damage(Kind.LATE, "a frame came behind frames that were sent after it")
         elif order is Order.REPEATED:
@@ -216,14 +224,14 @@ class Decoder:
                 self.starts.said(line)
                 self._events.append(Text(line))
                 continue
-            kind = Kind.JOINED if self._joining else Kind.NOISE
-            last = self._events[-1] if self._events else None
-            if isinstance(last, Damage) and last.kind is kind:
-                line += last.count
-                self._events.pop()
-            self._damage(kind, f"{line:,} bytes are neither frame nor text", line)
+            self._damage(Kind.JOINED if self._joining else Kind.NOISE, _NOISE, line)
 
     def _damage(self, kind: Kind, message: str, count: int = 1) -> None:
+        """One more event, or a larger count of the last one, or a line of noise would flood."""
+        last = self._events[-1] if self._events else None
+        if isinstance(last, Damage) and (last.kind, last.message) == (kind, message):
+            count += last.count
+            self._events.pop()
         self._events.append(Damage(kind, message, count))
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from layertap.errors import WireError
-from layertap.firmware.wire.messages import Done, Message, Tensor, other_wire
+from layertap.firmware.wire.messages import Done, Hello, Message, Tensor, other_wire
 
 LOOP_STARTS, LOOP_SECONDS = 3, 60.0
 """So many starts within so many seconds are a board that reboots in a loop."""
 _BAUD_RATES = "9600, 57600, 115200, 230400, 460800, 921600"
+_LINES, _LINE_LETTERS = 3, 80
 _ENOUGH = 64
 """Bytes from which a judgement is made on; fewer are the spikes of a board that is plugged in."""
 
@@ -55,13 +56,14 @@ class Starts:
         self._clock = clock
         self._times: deque[float] = deque(maxlen=32)
         self._message = self._message_before = ""
-        self._line = self._line_before = ""
+        self._lines: list[str] = []
+        self._lines_before: list[str] = []
 
     def add(self) -> None:
         """It has started."""
         self._times.append(self._clock())
-        self._message_before, self._line_before = self._message, self._line
-        self._message = ""
+        self._message_before, self._lines_before = self._message, self._lines
+        self._message, self._lines = "", []
 
     def heard(self, message: Message) -> None:
         if isinstance(message, Tensor):
@@ -69,10 +71,14 @@ class Starts:
             self._message = f"{place}, inference {message.inference}"
         elif isinstance(message, Done):
             self._message = f"the end of inference {message.inference}"
+        if not isinstance(message, Hello):
+            self._lines = []
 
     def said(self, line: str) -> None:
-        if line.strip():
-            self._line = line.strip()
+        """A line was printed. The first ones behind a frame name the cause of a crash, the later
+        ones are often the start-up code's."""
+        if line.strip() and len(self._lines) < _LINES:
+            self._lines.append(line.strip()[:_LINE_LETTERS])
 
     def loop(self) -> WireError | None:
         """The error that says so, when the board reboots in a loop."""
@@ -80,7 +86,7 @@ class Starts:
         if len(times) < LOOP_STARTS:
             return None
         last = f"; the last before it: {self._message_before or 'nothing'}"
-        printed = f"; it printed {self._line_before!r}" if self._line_before else ""
+        printed = f"; it printed {' / '.join(self._lines_before)!r}" if self._lines_before else ""
         return WireError(
             f"the board has started {len(times)} times in {times[-1] - times[0]:.1f} s"
             f"{last}{printed}",
@@ -146,7 +152,8 @@ def _no_frame(counters: Counters) -> WireError | None:
     if counters.noise + counters.damaged == 0:
         return WireError(
             f"{counters.bytes:,} bytes came, nearly all of them zeros",
-            hint="the line is held low: check the wires, TX, ground, and the board's power",
+            hint="the baud rate is far above the firmware's, or the line is held low: check the "
+            "rate, the wires, and the board's power",
         )
     return WireError(
         f"{counters.bytes:,} bytes came and no frame among them: the baud rate looks wrong",

@@ -72,6 +72,8 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
     Raises WireError when it is cut off, padded, longer than 5 bytes, or 2^32 or more.
     """
+    if at < len(data) and data[at] < 0x80:
+        return data[at], at + 1
     value = 0
     for index, byte in enumerate(data[at : at + VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * index)

@@ -69,10 +69,11 @@ class Hello:
 
     @classmethod
     def read(cls, reader: Reader) -> Hello:
-        wire, reason = reader.u8(), reader.u8()
+        wire = reader.u8()
         if wire != WIRE:
             raise other_wire(wire)
-        able, receive, rules = reader.varint(), reader.varint(), reader.varint()
+        reason, able = reader.u8(), reader.varint()
+        receive, rules = reader.varint(), reader.varint()
         model = reader.u32()
         size, tensors, arena, used, every = (reader.varint() for _ in range(5))
         name = reader.take(reader.varint()).decode("utf-8", "replace")

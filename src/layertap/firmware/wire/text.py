@@ -37,13 +37,15 @@ class Lines:
 
     def flush(self) -> list[str | int]:
         """What is there of a line that has not ended: a frame begins, or the stream is over."""
-        return self._pass_on(len(self._open))
+        return self._pass_on(len(self._open)) if self._open else []
 
     def _pass_on(self, cut: int) -> list[str | int]:
-        lines = bytes(self._open[:cut]).splitlines(keepends=True)
+        lines = bytes(self._open[:cut]).split(b"\n")
         del self._open[:cut]
         found: list[str | int] = []
-        for line in lines:
+        for number, line in enumerate(lines, 1):
+            if number < len(lines):
+                line += b"\n"
             for at in range(0, len(line), LINE_LIMIT):
                 self._line(line[at : at + LINE_LIMIT], found)
         return found
@@ -65,6 +67,8 @@ class Lines:
 
 def is_text(data: bytes) -> bool:
     """Whether ``data`` reads as UTF-8 text, a character cut at either end allowed."""
+    if not data.translate(None, _PRINTED):
+        return True
     start = 0
     while start < min(3, len(data)) and 0x80 <= data[start] < 0xC0:
         start += 1
