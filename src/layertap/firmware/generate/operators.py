@@ -5,11 +5,11 @@ Source: tflite-micro, tensorflow/lite/micro/micro_mutable_op_resolver.h.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from layertap.errors import PlanError
-from layertap.firmware.generate.identifiers import identifier
+from layertap.firmware.generate.identifiers import identifiers
 from layertap.tflite.model import TfliteModel
 from layertap.tflite.schema import OPERATORS
 
@@ -81,13 +81,15 @@ def registrations(model: TfliteModel) -> tuple[Registration, ...]:
             hint="convert the model without it, or keep what lies before it: "
             "layertap export MODEL --until TAP -o PART.tflite",
         )
-    return tuple(_registration(name) for name in sorted(used))
+    own = [name for name in sorted(used) if name not in METHODS]
+    functions = dict(zip(own, identifiers(own), strict=True))
+    return tuple(_registration(name, functions) for name in sorted(used))
 
 
-def _registration(name: str) -> Registration:
+def _registration(name: str, functions: Mapping[str, str]) -> Registration:
     if name in METHODS:
         return Registration(name, METHODS[name])
-    return Registration(name, "", f"layertap_register_{identifier(name)}")
+    return Registration(name, "", f"layertap_register_{functions[name]}")
 
 
 __all__ = ["METHODS", "Registration", "registrations"]

@@ -152,6 +152,8 @@ def _values(project: Project) -> dict[str, str]:
         "arena_origin": f"Bytes of the arena: {project.arena.origin}.",
         "arena_bytes": _arena_bytes(project.arena),
         "file": comment(project.file),
+        "file_word": shlex.quote(comment(project.file)),
+        "arena_sentence": _arena_sentence(project.arena),
         "command": shlex.join(project.command),
         "port": project.platform.port,
         "title": project.platform.title,
@@ -159,11 +161,14 @@ def _values(project: Project) -> dict[str, str]:
     values |= _operator_values(project.registrations)
     values |= _tap_values(project)
     values |= _accessor_values(project) if project.kind == "outputs" else {}
+    values |= _example(project.table)
     values["contents"] = _CONTENTS[project.kind]
     values["interpreter"] = _interpreter(project)
     steps = dict(templates(project.platform.templates))[STEPS]
     values["steps"] = filled(steps, values).rstrip("\n")
-    values["usage"] = filled(dict(templates(MAINS))[f"{project.kind}.md"], values).rstrip("\n")
+    notes = dict(templates(MAINS))
+    values["usage"] = filled(notes[f"{project.kind}.md"], values).rstrip("\n")
+    values["custom_notes"] = filled(notes["custom.md"], values) if project.customs else ""
     return values
 
 
@@ -188,10 +193,16 @@ def _arena_bytes(arena: ArenaSize) -> str:
     return f"sizeof(void *) > 4 ? {arena.wide} : {arena.narrow}"
 
 
+def _arena_sentence(arena: ArenaSize) -> str:
+    wide = "" if arena.wide == arena.narrow else f" ({arena.wide:,} where pointers have 64 bits)"
+    return f"The arena has {arena.narrow:,} bytes{wide}: {arena.origin}."
+
+
 def _operator_values(registrations: Sequence[Registration]) -> Mapping[str, str]:
     own = [r for r in registrations if not r.method]
-    declared = "".join(f"const TFLMRegistration *{r.function}();\n" for r in own)
+    declared = "".join(f"const layertap::Registration *{r.function}();\n" for r in own)
     about = "// Operators of the model's own, which you write: README.md tells how.\n"
+    header = '#include "layertap_tflm.h"\n' if own else ""
     calls = (
         f"resolver.{r.method}()" if r.method else _add_custom(r.name, r.function)
         for r in registrations
@@ -200,24 +211,19 @@ def _operator_values(registrations: Sequence[Registration]) -> Mapping[str, str]
         # An array of no registrations would be no C++.
         "operator_count": str(max(1, len(registrations))),
         "operator_names": ", ".join(comment(r.name) for r in registrations) or "none",
-        "custom_declarations": f"{about}{declared}\n" if own else "",
+        "custom_include": header,
+        "custom_declarations": f"\n{about}{declared}\n" if own else "",
         "add_operators": "".join(
             f"  if ({call} != kTfLiteOk) return kTfLiteError;\n" for call in calls
         ),
-        "custom_notes": "".join(_custom_note(r) for r in own),
+        "custom_functions": "".join(
+            f"    const TFLMRegistration *{r.function}();  // {comment(r.name)}\n" for r in own
+        ),
     }
 
 
 def _add_custom(name: str, function: str) -> str:
     return f"resolver.AddCustom({c_string(name.encode())}, {function}())"
-
-
-def _custom_note(registration: Registration) -> str:
-    return (
-        f"\n- `{comment(registration.name)}`: write `const TFLMRegistration "
-        f"*{registration.function}()` in a file `custom_ops.cpp` beside `main.cpp`; without it the "
-        "linker names it as undefined."
-    )
 
 
 def _tap_values(project: Project) -> Mapping[str, str]:
@@ -233,6 +239,16 @@ def _tap_values(project: Project) -> Mapping[str, str]:
         "chosen": f"{chosen}{f' and {more} more' if more > 0 else ''}" if chosen else "nothing",
         "mask": ", ".join(f"0x{byte:02x}" for byte in table.mask),
     }
+
+
+def _example(table: TapTable) -> Mapping[str, str]:
+    """A tap that README.md writes of."""
+    taps = table.chosen or table.taps[-1:]
+    if not taps:
+        return {"example": "NAME", "example_tap": "tap_NAME", "example_member": "NAME_tap"}
+    point, name = taps[0].point, f"tap_{taps[0].identifier}"
+    selector = shlex.quote(comment(point.name))
+    return {"example": selector, "example_tap": name, "example_member": member(taps[0])}
 
 
 def _enumerator(model: TfliteModel, tap: Tap) -> str:

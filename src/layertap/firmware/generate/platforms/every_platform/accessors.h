@@ -6,6 +6,7 @@
 #include "model.h"
 
 @version_check@
+
 namespace model {
 
 // Tensors inside the model, which this copy of it hands out as further outputs.

@@ -2,11 +2,12 @@
 #ifndef LAYERTAP_OPS_H_
 #define LAYERTAP_OPS_H_
 
-#include "model.h"
+@custom_include@#include "model.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
 
 @version_check@
-@custom_declarations@namespace model {
+@custom_declarations@
+namespace model {
 
 using Resolver = tflite::MicroMutableOpResolver<@operator_count@>;
 

@@ -7,6 +7,7 @@
 #include "model.h"
 
 @version_check@
+
 static_assert(model::kCrc == @model_crc@, "taps.h belongs to another model than model.h: @again@");
 
 namespace model {

@@ -8,6 +8,7 @@
 #include "wire_port.h"
 
 @version_check@
+
 namespace {
 
 alignas(16) uint8_t arena[model::kArenaBytes];
