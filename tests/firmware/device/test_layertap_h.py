@@ -10,6 +10,9 @@ import pytest
 from sizes import object_file
 from toolchain import CORTEX_M3, DEVICE, ROOT, SANITIZERS, WARNINGS, compiled, tool
 
+from layertap.firmware.wire.assembly import Assembly
+from layertap.firmware.wire.decoder import Decoder
+
 HERE = Path(__file__).parent
 VECTORS = ROOT / "docs" / "wire-v1.txt"
 BARE = ("-fno-exceptions", "-fno-rtti")
@@ -91,6 +94,22 @@ def test_the_receiver_survives_any_stream(compiler: str, tmp_path: Path) -> None
         command = [program, seeds, "100000", str(seed)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_locks_crc_units_and_tensors_that_change(tmp_path: Path) -> None:
+    """Frames are whole under the lock; what changed on its way is damage, never another value."""
+    program = compiled("gcc", [HERE / "hooks.c"], tmp_path / "hooks", *POSIX)
+    done = subprocess.run([program], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+    events = Decoder().feed(done.stdout)
+    assembly = Assembly()
+    found = [ended for event in events if (ended := assembly.take(event)) is not None]
+    assert [(inference.number, inference.whole) for inference in found] == [
+        (0, True),
+        (1, False),
+        (2, True),
+    ]
+    assert [set(found[i].tensors[0, 0][0].array) for i in (0, 2)] == [{7}, {0}]
 
 
 def symbols(file: Path, *flags: str) -> list[str]:

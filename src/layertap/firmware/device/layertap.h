@@ -13,6 +13,7 @@
  *
  * Buffers. No tensor is copied: a frame is checked, stuffed and written from where the tensor lies.
  * A tensor whose bytes change meanwhile makes a damaged frame, which the host drops and counts.
+ * Sending takes about 250 bytes of stack on a Cortex-M, besides what your write takes.
  *
  * Reentrancy. All state is in the encoder and the receiver that you hand in. One of each belongs to
  * one task. Where several tasks share an encoder, or others print to the same link, define
@@ -236,58 +237,54 @@ LAYERTAP_FUNCTION void layertap_flush(layertap_encoder *encoder) {
 /* Long runs go straight to the sink; what is short waits for company. */
 LAYERTAP_FUNCTION void layertap_gather(layertap_encoder *encoder, const uint8_t *bytes,
                                        uint32_t count) {
+  uint8_t *place;
   if (count > LAYERTAP_GATHER - (uint32_t)encoder->gathered) layertap_flush(encoder);
   if (count > LAYERTAP_GATHER) {
     encoder->write(encoder->sink, bytes, count);
     return;
   }
-  while (count--) encoder->gather[encoder->gathered++] = *bytes++;
+  place = encoder->gather + encoder->gathered;
+  encoder->gathered = (uint8_t)(encoder->gathered + count);
+  while (count--) *place++ = *bytes++;
 }
 
-/* Content lies in up to three places: the header, the payload, the CRC. */
+/* Content lies in three places: the header, the payload, the CRC. */
 typedef struct {
   const uint8_t *at;
   uint32_t left;
 } layertap_part;
 
-enum { LAYERTAP_PARTS = 3 };
-
 /* How many bytes lie before the next 00, at most 254. */
-LAYERTAP_FUNCTION uint32_t layertap_run(const layertap_part *rope) {
+LAYERTAP_FUNCTION uint32_t layertap_run(const layertap_part *part, const layertap_part *end) {
   uint32_t run = 0;
-  int part;
-  for (part = 0; part < LAYERTAP_PARTS; ++part) {
+  for (; part < end; ++part) {
     uint32_t i;
-    for (i = 0; i < rope[part].left; ++i, ++run)
-      if (run == 254 || rope[part].at[i] == 0) return run;
+    for (i = 0; i < part->left; ++i, ++run)
+      if (run == 254 || part->at[i] == 0) return run;
   }
   return run;
 }
 
 /* Consistent Overhead Byte Stuffing: each run follows its length + 1, and stands for itself and the
  * 00 behind it, unless it is 254 long or the last. */
-LAYERTAP_FUNCTION void layertap_stuff(layertap_encoder *encoder, layertap_part *rope) {
-  uint32_t left = rope[0].left + rope[1].left + rope[2].left;
+LAYERTAP_FUNCTION void layertap_stuff(layertap_encoder *encoder, layertap_part *part,
+                                      const layertap_part *end) {
   for (;;) {
-    uint32_t run = layertap_run(rope);
-    const uint32_t zero = run < 254 && run < left;
+    uint32_t run = layertap_run(part, end);
     const uint8_t code = (uint8_t)(run + 1);
-    layertap_part *part = rope;
-    left -= run + zero;
     layertap_gather(encoder, &code, 1);
-    for (; part < rope + LAYERTAP_PARTS; ++part) {
+    for (; part < end; ++part) {
       const uint32_t taken = run < part->left ? run : part->left;
-      layertap_gather(encoder, part->at, taken);
+      if (taken) layertap_gather(encoder, part->at, taken);
       part->at += taken;
       part->left -= taken;
       run -= taken;
       if (part->left) break;
     }
-    if (zero) {
+    if (part == end) return;
+    if (code < 255) {
       ++part->at;
       --part->left;
-    } else if (left == 0) {
-      return;
     }
   }
 }
@@ -329,20 +326,20 @@ LAYERTAP_FUNCTION void layertap_begin(layertap_header *header, uint8_t type) {
 LAYERTAP_FUNCTION void layertap_send(layertap_encoder *encoder, layertap_header *header,
                                      const void *payload, uint32_t bytes) {
   static const uint8_t mark[3] = {0x00, 0xF5, 0x00};
-  layertap_part rope[LAYERTAP_PARTS];
+  layertap_part parts[3];
   uint32_t crc;
   LAYERTAP_LOCK();
   header->bytes[1] = encoder->sequence++;
   crc = LAYERTAP_CRC32(0, header->bytes, header->count);
   crc = LAYERTAP_CRC32(crc, payload, bytes);
-  rope[0].at = header->bytes;
-  rope[0].left = header->count;
-  rope[1].at = bytes ? (const uint8_t *)payload : mark; /* NULL + 0 is undefined in C */
-  rope[1].left = bytes;
-  rope[2].at = (const uint8_t *)&crc;
-  rope[2].left = sizeof crc;
+  parts[0].at = header->bytes;
+  parts[0].left = header->count;
+  parts[1].at = bytes ? (const uint8_t *)payload : mark; /* NULL + 0 is undefined in C */
+  parts[1].left = bytes;
+  parts[2].at = (const uint8_t *)&crc;
+  parts[2].left = sizeof crc;
   layertap_gather(encoder, mark, 2);
-  layertap_stuff(encoder, rope);
+  layertap_stuff(encoder, parts, parts + 3);
   layertap_gather(encoder, mark + 2, 1);
   layertap_flush(encoder);
   LAYERTAP_UNLOCK();
