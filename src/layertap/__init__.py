@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from layertap.core.graph import Graph, TapPoint
     from layertap.core.plan import Plan
     from layertap.core.quantization import Quantization
+    from layertap.listening import listen
     from layertap.onchip import Firmware, generate_firmware
     from layertap.recording import record
     from layertap.shrink import Optimized, optimize
@@ -34,6 +35,7 @@ _HOMES = {
     "TapPoint": "layertap.core.graph",
     "Plan": "layertap.core.plan",
     "Quantization": "layertap.core.quantization",
+    "listen": "layertap.listening",
     "record": "layertap.recording",
     "memory": "layertap.sizing",
     "passes": "layertap.sizing",
@@ -60,6 +62,7 @@ __all__ = [
     "attach",
     "export",
     "generate_firmware",
+    "listen",
     "load",
     "memory",
     "open",

@@ -246,18 +246,24 @@ class Model:
         facts = dict(self.session.provenance)
         if weights and facts["model"].get("sha256") is None:
             facts["model"] = {**facts["model"], "weights_sha256": weights_digest(self.session)}
-        return {
-            **facts,
-            "bit_exact": able.bit_exact,
-            **({} if able.bit_exact else {"not_bit_exact_because": able.reason}),
-            "layertap": layertap.__version__,
-            "host": {
-                "system": platform.platform(),
-                "machine": platform.machine(),
-                "python": platform.python_version(),
-            },
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
+        facts["bit_exact"] = able.bit_exact
+        if not able.bit_exact:
+            facts["not_bit_exact_because"] = able.reason
+        return provenance(facts)
+
+
+def provenance(facts: Mapping[str, Json]) -> dict[str, Json]:
+    """``facts`` about a run, and by what, where and when it is made."""
+    return {
+        **facts,
+        "layertap": layertap.__version__,
+        "host": {
+            "system": platform.platform(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+        },
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def attach(

@@ -285,8 +285,8 @@ def _level(compression: str | None) -> int | None:
     return level
 
 
-def _claim(path: Path, *, resume: bool, overwrite: bool) -> Journal:
-    """The locked journal of the folder ``path``, made, found or emptied as asked."""
+def check_place(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Raise StoreError where a run cannot be written to ``path`` as asked; nothing is changed."""
     if resume and overwrite:
         raise StoreError("a run is either resumed or overwritten", hint="ask for one of them")
     if path.exists() and not path.is_dir():
@@ -298,6 +298,11 @@ def _claim(path: Path, *, resume: bool, overwrite: bool) -> Journal:
             )
         if not (resume or overwrite):
             raise _exists(path)
+
+
+def _claim(path: Path, *, resume: bool, overwrite: bool) -> Journal:
+    """The locked journal of the folder ``path``, made, found or emptied as asked."""
+    check_place(path, resume=resume, overwrite=overwrite)
     (path / SAMPLE).mkdir(parents=True, exist_ok=True)
     journal = Journal(path / SAMPLE, path)
     try:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layertap.core.select import Selector
 from layertap.runtimes.device.forms import Texts
+from layertap.runtimes.device.listening import Listener, check_sent
 from layertap.runtimes.device.session import (
     DEFAULT_BAUD,
     DEFAULT_RETRIES,
     DEFAULT_TIMEOUT,
+    DeviceModel,
     DeviceSession,
+    check_numbers,
 )
+from layertap.runtimes.device.transport import open_transport
 
 
 def open(
@@ -54,4 +59,27 @@ def open(
     )
 
 
-__all__ = ["DeviceSession", "open"]
+def listener(
+    port: str | Path,
+    source: str | Path | bytes,
+    taps: Selector = None,
+    *,
+    baud: int | None = None,
+    every: int | None = None,
+    slices: Texts = None,
+    reduce: Texts = None,
+    timeout: float | None = None,
+) -> Listener:
+    """A listener to what the board on ``port`` sends on its own; :func:`layertap.listen` has the
+    meaning of the arguments."""
+    rate = DEFAULT_BAUD if baud is None else baud
+    patience = DEFAULT_TIMEOUT if timeout is None else timeout
+    check_numbers(baud=rate, timeout=patience, every=1 if every is None else every)
+    device = DeviceModel(source, slices, reduce)
+    if taps is not None:
+        check_sent(device.graph, taps)
+    transport = open_transport(port, baud=rate, patience=patience)
+    return Listener(device, transport, taps, every=every, patience=timeout)
+
+
+__all__ = ["DeviceSession", "listener", "open"]

@@ -27,7 +27,6 @@ from layertap.firmware.wire.messages import (
 )
 from layertap.runtimes.device.forms import Reading
 from layertap.runtimes.device.link import STATUS, Link
-from layertap.runtimes.device.transport import Transport
 
 _HEADER = 2 + 5 + 5 + CHECK_BYTES
 """Bytes of an INPUT or a SELECT that are not data: type, sequence, two varints, check sum."""
@@ -59,14 +58,15 @@ class Identity:
 
 
 class Board:
-    """The board on ``transport``, greeted and known to run the model ``identity``.
+    """The board at the other end of ``link``, which has said ``hello``.
 
-    Raises SourceError, RuntimeFailure or WireError.
+    Raises SourceError when it runs another model than ``identity``.
     """
 
-    def __init__(self, transport: Transport, identity: Identity, *, timeout: float) -> None:
-        self.link = Link(transport, timeout=timeout)
-        self.identity = identity
+    def __init__(self, link: Link, hello: Hello, identity: Identity) -> None:
+        identity.check_board(hello)
+        self.link = link
+        self.hello = hello
         self.retried = 0
         """Inferences that were run again."""
         self.configured: object = None
@@ -75,8 +75,6 @@ class Board:
         """Starts that the decoder had seen when it was told."""
         self.numbers = (number % (1 << 32) for number in itertools.count())
         """For inferences, each used once."""
-        self.hello = self.link.greeting()
-        identity.check_board(self.hello)
 
     def facts(self) -> dict[str, Json]:
         """What a run should remember of it."""
@@ -85,9 +83,7 @@ class Board:
 
     def counters(self) -> dict[str, int]:
         """Bytes, frames and losses so far, and inferences that were run again."""
-        found = self.link.counters()
-        names = ("bytes", "frames", "payload", "lost", "damaged", "starts")
-        return {**{name: found[name] for name in names}, "retried": self.retried}
+        return {**self.link.counters(), "retried": self.retried}
 
     @property
     def has_restarted(self) -> bool:
@@ -109,7 +105,7 @@ class Board:
         Raises Untappable and PlanError where it cannot, Restarted, RuntimeFailure.
         """
         self.starts = self.link.decoder.counters.starts
-        rules = [rule for reading in readings if (rule := reading.rule())]
+        rules = [rule for reading in readings if (rule := reading.rule(every))]
         self._check_able(readings, rules, every)
         if self.hello.able & TAKES_RULE:
             self._order(Rule(0))

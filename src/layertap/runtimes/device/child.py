@@ -71,6 +71,9 @@ class Child(Descriptors):
             release=weakref.finalize(self, _end, process, self._errors),
         )
 
+    def ended_well(self) -> bool:
+        return self.process.poll() == 0
+
     def last_words(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(_GRACE)

@@ -60,14 +60,14 @@ class Reading:
     def place(self) -> Place:
         return self.whole.subgraph, self.whole.index
 
-    def rule(self) -> Rule | None:
+    def rule(self, every: int = 1) -> Rule | None:
         """The rule that the board needs for it; limits in raw numbers."""
         form = self.form
         if form.kind == WHOLE:
             return None
         low, high = (_raw(limit, self.whole.quantization) for limit in (form.low, form.high))
         a, b = (form.first, form.count) if form.kind == SLICE else (form.count, 0)
-        return Rule(self.bit + 1, form=form.kind, a=a, b=b, low=low, high=high)
+        return Rule(self.bit + 1, every, form=form.kind, a=a, b=b, low=low, high=high)
 
     def value(self, values: Sequence[Value]) -> Array | None:
         """What the tap holds, from what was sent; None for a tensor of the main graph that was

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from dataclasses import asdict
 
 from layertap.errors import LayertapError, RuntimeFailure, WireError
 from layertap.firmware.wire.decoder import Damage, Decoder, Event, Kind, Text
@@ -159,8 +158,10 @@ class Link:
         )
 
     def counters(self) -> dict[str, int]:
-        """What has come and what was lost so far."""
-        return asdict(self.decoder.counters)
+        """What has come and what was lost so far; ``text`` and ``payload`` in bytes."""
+        found = self.decoder.counters
+        names = ("bytes", "frames", "payload", "text", "lost", "damaged", "starts")
+        return {name: getattr(found, name) for name in names}
 
 
 __all__ = ["STATUS", "Link", "Restarted"]

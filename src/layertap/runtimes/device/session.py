@@ -18,6 +18,7 @@ from layertap.firmware.wire.messages import WIRE
 from layertap.runtimes.device.board import Board, Identity
 from layertap.runtimes.device.forms import Reading, Texts, readings
 from layertap.runtimes.device.inference import DevicePass
+from layertap.runtimes.device.link import Link
 from layertap.runtimes.device.transport import open_transport
 from layertap.tflite.graph import tap_graph
 from layertap.tflite.model import TfliteModel, parse
@@ -158,8 +159,9 @@ class DeviceSession:
                 )
             self._disconnect()
             transport = open_transport(self._port, baud=self._baud, patience=self._timeout)
+            link = Link(transport, timeout=self._timeout)
             try:
-                self._board = Board(transport, self.device.identity, timeout=self._timeout)
+                self._board = Board(link, link.greeting(), self.device.identity)
             except BaseException:
                 transport.close()
                 raise

@@ -97,12 +97,17 @@ class Descriptors:
         """More about an end, where something is known."""
         return ""
 
+    def ended_well(self) -> bool:
+        """Whether the end is what one expects of a stream like this."""
+        return True
+
     def ended(self) -> Ended:
         """The error for the end of what is read."""
         words = self.last_words()
         return Ended(
             f"{self.name} has ended{f': {words}' if words else ''}",
             hint="start it again; what was captured before stays",
+            expected=self.ended_well(),
         )
 
     def _take(self) -> bytes:

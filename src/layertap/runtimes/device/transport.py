@@ -42,7 +42,12 @@ class Transport(Protocol):
 
 
 class Ended(RuntimeFailure):
-    """Nothing more comes: the board was unplugged, its program or its file has ended."""
+    """Nothing more comes. ``expected``: as streams end when all is well, of a file or a program,
+    rather than because the board was unplugged or the program has failed."""
+
+    def __init__(self, message: str, *, hint: str, expected: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.expected = expected
 
 
 def open_transport(port: str | Path, *, baud: int, patience: float) -> Transport:
