@@ -17,6 +17,7 @@ from layertap.firmware.wire.messages import Tensor, pack, unpack
 
 GOLDEN = runpy.run_path(str(Path(__file__).with_name("golden.py")))
 DOCS = Path(__file__).resolve().parents[3] / "docs"
+DOC = (DOCS / "wire-format.md").read_text(encoding="utf-8")
 TYPES = {"hello": 1, "tensor": 2, "done": 3, "answer": 4, "ask": 65, "select": 66, "rule": 67}
 TYPES |= {"input": 68, "run": 69}
 FIELDS = {
@@ -171,7 +172,20 @@ def test_the_file_has_every_message_type_form_and_element_type() -> None:
     assert max(len(frames) for _, _, frames in GOOD) > 2
 
 
-DOC = (DOCS / "wire-format.md").read_text(encoding="utf-8")
+EXAMPLE = re.compile(r"^Example: `(\w+) (\S+)`\n\n((?:\|.*\n)+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", EXAMPLE.findall(DOC), ids=lambda example: example[1])
+def test_examples_of_the_page_are_in_the_file(example: tuple[str, str, str]) -> None:
+    name, case, rows = example
+    (frames,) = (frames for kind, fields, frames in GOOD if (kind, fields["case"]) == (name, case))
+    cells = re.findall(r"^\| `([0-9A-F ]+)` \|", rows, re.MULTILINE)
+    assert bytes.fromhex("".join(cells)) == frames[0]
+    assert len(cells) == rows.count("\n") - 2
+
+
+def test_the_page_has_an_example_of_each_kind_from_the_board_and_of_a_command() -> None:
+    assert {"hello", "tensor", "done", "ask"} <= {name for name, _, _ in EXAMPLE.findall(DOC)}
 
 
 def test_frames_written_by_hand() -> None:
