@@ -68,10 +68,14 @@ def test_what_cannot_work_does_not_compile(flags: tuple[str, ...], sentence: str
     assert sentence in done.stderr
 
 
-@pytest.mark.parametrize(("piece", "tensors"), [(4096, 42), (16, 5)])
+@pytest.mark.parametrize(
+    ("piece", "gather", "tensors"), [(4096, 64, 42), (4096, 1, 42), (16, 9, 5)]
+)
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_golden_vectors(compiler: str, piece: int, tensors: int, tmp_path: Path) -> None:
-    flags = (*POSIX, f"-DLAYERTAP_PIECE={piece}")
+def test_golden_vectors(
+    compiler: str, piece: int, gather: int, tensors: int, tmp_path: Path
+) -> None:
+    flags = (*POSIX, f"-DLAYERTAP_PIECE={piece}", f"-DLAYERTAP_GATHER={gather}")
     program = compiled(compiler, [HERE / "vectors.c"], tmp_path / "vectors", *flags)
     done = subprocess.run([program, VECTORS], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr

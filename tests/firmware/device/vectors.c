@@ -32,8 +32,8 @@ static void complain(const char *what) {
 
 static void put(void *sink, const uint8_t *bytes, size_t count) {
   buffer *into = (buffer *)sink;
-  if (count > sizeof into->bytes - into->count) abort();
-  if (count) memcpy(into->bytes + into->count, bytes, count);
+  if (count == 0 || count > sizeof into->bytes - into->count) abort();
+  memcpy(into->bytes + into->count, bytes, count);
   into->count += count;
 }
 

@@ -230,7 +230,8 @@ LAYERTAP_FUNCTION uint32_t layertap_crc32(uint32_t crc, const void *bytes, size_
 }
 
 LAYERTAP_FUNCTION void layertap_flush(layertap_encoder *encoder) {
-  encoder->write(encoder->sink, encoder->gather, encoder->gathered);
+  /* USB sends packets of no bytes, too. */
+  if (encoder->gathered) encoder->write(encoder->sink, encoder->gather, encoder->gathered);
   encoder->gathered = 0;
 }
 
