@@ -26,6 +26,9 @@ from layertap.tflite.model import TfliteModel, parse
 RULES = 4
 """Slices, reductions and rates that the host can set on generated firmware."""
 
+_ENOUGH = 1 << 16
+"""Bytes that are tried first."""
+
 _PRECISION = 64
 """Bytes by which an arena that was found by trying may be larger than it has to be."""
 
@@ -175,7 +178,7 @@ def _tried(model: TfliteModel, found: ArenaSize) -> ArenaSize:
 
 
 def _first_that_loads(data: bytes, least: int, why: str) -> int:
-    size, error = least + -least % 16, None
+    size, error = max(least + -least % 16, _ENOUGH), None
     for _ in range(8):
         error = _failure(data, size)
         if error is None:
