@@ -388,9 +388,11 @@ LAYERTAP_FUNCTION void layertap_describe(layertap_header *header, const layertap
   layertap_put_u8(header, tensor->dtype);
   layertap_put_u8(header, (uint32_t)tensor->form << 4 | tensor->rank);
   for (i = 0; i < tensor->rank; ++i) layertap_put_varint(header, (uint32_t)tensor->dims[i]);
-  if (tensor->form == LAYERTAP_SLICE) layertap_put_varint(header, tensor->first);
-  if (tensor->form & 1) layertap_put_varint(header, tensor->count);
-  if (tensor->form == LAYERTAP_HISTOGRAM) {
+  if (tensor->form == LAYERTAP_SLICE) {
+    layertap_put_varint(header, tensor->first);
+    layertap_put_varint(header, tensor->count);
+  } else if (tensor->form == LAYERTAP_HISTOGRAM) {
+    layertap_put_varint(header, tensor->count);
     layertap_put_f32(header, tensor->low);
     layertap_put_f32(header, tensor->high);
   }
