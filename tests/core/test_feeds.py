@@ -118,3 +118,21 @@ def test_open_ended_inputs() -> None:
     assert list(feed) == ["x", "args.0", "args.1"]
     ((feed, _),) = feeds({"x": a, "mask": None}, spec)
     assert feed["mask"] is None
+
+
+def test_a_list_of_arrays_is_a_value_that_the_model_may_take() -> None:
+    spec, a = (InputSpec("images"),), np.ones((2, 3))
+    for value in ([a, a], [a, a[:1]], [a, {"mask": a}]):
+        ((feed, _),) = feeds({"images": value}, spec)
+        assert feed["images"] is value
+    ((feed, _),) = feeds({"images": [[1, 2], [3, 4]]}, spec)
+    assert feed["images"].shape == (2, 2)
+    with pytest.raises(FeedError, match="'images' is a list that NumPy cannot read"):
+        feeds({"images": [[1, 2], [3]]}, spec)
+
+
+def test_what_a_model_takes_is_said_in_words() -> None:
+    spec, a = (InputSpec("x"), InputSpec("**")), np.ones((2, 1))
+    with pytest.raises(FeedError) as caught:
+        feeds((a, a), spec)
+    assert caught.value.hint == "the model takes x, others by name"

@@ -234,8 +234,9 @@ def _conform(value: Any, spec: InputSpec, batched: bool) -> Any:
     """``value`` as an array of the input's dtype and shape, or FeedError."""
     dtype = None if spec.dtype is None else numpy_dtype(spec.dtype)
     if dtype is None:
-        return np.asarray(value) if isinstance(value, list | int | float) else value
-    array = _cast(_to_numpy(value, spec), spec, dtype)
+        numbers = isinstance(value, list | int | float) and _is_numbers(value)
+        return as_array(spec.name, value) if numbers else value
+    array = _cast(as_array(spec.name, value), spec, dtype)
     expected = spec.shape
     if expected is None:
         return array
@@ -253,12 +254,13 @@ def _conform(value: Any, spec: InputSpec, batched: bool) -> Any:
     return array
 
 
-def _to_numpy(value: Any, spec: InputSpec) -> Array:
+def as_array(name: str, value: Any) -> Array:
+    """What is fed for the input ``name`` as a NumPy array. Raises FeedError."""
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise FeedError(
-            f"the input {spec.name!r} is {_a(value)} that NumPy cannot read: {error}",
+            f"the input {name!r} is {_a(value)} that NumPy cannot read: {error}",
             hint="pass a NumPy array",
         ) from error
 
@@ -297,10 +299,13 @@ def _misshapen(array: Array, spec: InputSpec, expected: tuple[int | None, ...]) 
 
 
 def _expected(inputs: Sequence[InputSpec]) -> str:
-    described = (
+    described = [
         spec.name if spec.shape is None else f"{spec.name} {format_shape(spec.shape)} {spec.dtype}"
         for spec in inputs
-    )
+        if spec.name != "**"
+    ]
+    if len(described) < len(inputs):
+        described.append("others by name")
     return f"the model takes {', '.join(described) or 'no inputs'}"
 
 

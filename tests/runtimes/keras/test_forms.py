@@ -166,6 +166,32 @@ def test_models_with_other_arguments() -> None:
         check(model.capture((p, q)), {"output": p - q})
 
 
+class Scaled(keras.Model):
+    def call(self, x: Any, scale: Any = None) -> Any:
+        return x + 1 if scale is None else x * scale
+
+
+def test_an_optional_input_that_is_not_fed_has_no_row() -> None:
+    x, scale = random(2, 3), random(2, 1)
+    batches = [{"x": x, "scale": scale}, {"x": x}]
+    with layertap.open(Scaled()) as model:
+        run = model.capture(batches, keep_inputs=True)
+        assert {name: len(one) for name, one in run.items()} == {"x": 4, "scale": 2, "output": 4}
+        check(run.select("output"), {"output": np.concatenate([x * scale, x + 1])})
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has texts")
+def test_texts_can_be_fed() -> None:
+    words = L.TextVectorization(vocabulary=["a", "b"], output_sequence_length=3, name="words")
+    text = keras.Input((), dtype="string", name="text")
+    net = keras.Model(text, L.Embedding(4, 2, name="vectors")(words(text)))
+    with layertap.open(net) as model:
+        for x in (["a b", "b"], ["b c a"]):
+            run = model.capture(np.array(x), "words | vectors")
+            np.testing.assert_array_equal(run["words"].raw, words(np.array(x)))
+            assert run["vectors"].raw.shape == (len(x), 3, 2)
+
+
 def test_single_layer() -> None:
     layer, x = L.Dense(3), random(2, 4)
     with layertap.open(layer) as model:

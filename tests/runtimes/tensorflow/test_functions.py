@@ -35,6 +35,8 @@ def test_a_function_without_signature_learns_from_an_example() -> None:
         assert both["sums"].raw.dtype == np.float64
         with pytest.raises(FeedError, match="does not take this input"):
             model.capture({"x": np.array([["a"]])})
+        with pytest.raises(FeedError, match="NumPy cannot read"):
+            model.capture({"x": [ROWS, ROWS[0]]})
 
 
 def test_a_function_that_needs_the_size_of_the_batch() -> None:

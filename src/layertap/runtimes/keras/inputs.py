@@ -11,9 +11,8 @@ import keras
 import numpy as np
 
 from layertap.core.dtypes import Array
-from layertap.core.feeds import Feed, InputSpec
+from layertap.core.feeds import Feed, InputSpec, as_array
 from layertap.core.names import unused
-from layertap.errors import FeedError
 from layertap.runtimes.keras.naming import leaves
 
 _CONTEXT = ("training", "mask")
@@ -147,11 +146,5 @@ def _parameters(model: Any) -> dict[str, Any]:
 
 def _standard(name: str, value: Any) -> Array:
     """``value`` as an array; float64 becomes Keras's default float, as in ``predict``."""
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise FeedError(
-            f"the input {name!r} is a {type(value).__name__} that NumPy cannot read: {error}",
-            hint="pass a NumPy array",
-        ) from error
+    array = as_array(name, value)
     return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array

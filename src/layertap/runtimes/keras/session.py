@@ -212,7 +212,8 @@ class KerasSession:
             values = iter(self._as_two(arrays, wanted))
         for tap in taps:
             if tap.kind == "input":
-                emit(tap, arrays[tap.name].copy())
+                if tap.name in arrays:  # it may be optional
+                    emit(tap, arrays[tap.name].copy())
                 continue
             value, loops = next(values), self._loops.get(tap.name, 0)
             emit(tap, np.ascontiguousarray(np.moveaxis(value, loops, 0)) if loops else value)
@@ -283,7 +284,7 @@ class KerasSession:
             return None
 
     def _trace(self, arrays: Mapping[str, Array]) -> Graph:
-        exact = {name: (tuple(a.shape), str(a.dtype)) for name, a in arrays.items()}
+        exact = {name: (tuple(a.shape), _dtype(a)) for name, a in arrays.items()}
         if not describe.is_built(self._model):
             self._build(exact)
         small, larger = (self._resized(exact, size, 0) for size in BATCHES)
@@ -385,7 +386,12 @@ def _batch(specs: Specs) -> int | None:
 
 
 def _signature(arrays: Mapping[str, Array]) -> Any:
-    return tuple((name, array.shape[1:], str(array.dtype)) for name, array in arrays.items())
+    return tuple((name, array.shape[1:], _dtype(array)) for name, array in arrays.items())
+
+
+def _dtype(array: Array) -> str:
+    """The dtype as Keras calls it."""
+    return "string" if array.dtype.kind in "USO" else str(array.dtype)
 
 
 def _brief(error: Exception) -> str:

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from layertap.core.dtypes import Array
-from layertap.core.feeds import Feed, InputSpec
+from layertap.core.feeds import Feed, InputSpec, as_array
 from layertap.core.graph import Graph, TapPoint, format_shape
 from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Emit, Json, Pass
@@ -90,7 +89,7 @@ class TensorFlowSession:
         self._check_open()
         if not self._untraced:
             return self.graph
-        arrays = {name: np.asarray(value) for name, value in feed.items()}
+        arrays = {name: as_array(name, value) for name, value in feed.items()}
         key = tuple((name, a.ndim, a.shape[1:], a.dtype) for name, a in arrays.items())
         if key not in self._traced or not _takes(self._traced[key][0], arrays):
             if isinstance(self._source, Untraced):
@@ -158,7 +157,7 @@ class TensorFlowSession:
         for one in self._fed():
             if one.name not in feed:
                 continue
-            array = np.asarray(feed[one.name])
+            array = as_array(one.name, feed[one.name])
             if not tf.TensorShape(one.shape).is_compatible_with(array.shape):
                 raise FeedError(
                     f"the input {one.name!r} has shape {format_shape(array.shape)}, "
