@@ -166,7 +166,7 @@ def test_models_with_other_arguments() -> None:
         check(model.capture((p, q)), {"output": p - q})
 
 
-class Scaled(keras.Model):
+class MaybeScaled(keras.Model):
     def call(self, x: Any, scale: Any = None) -> Any:
         return x + 1 if scale is None else x * scale
 
@@ -174,7 +174,7 @@ class Scaled(keras.Model):
 def test_an_optional_input_that_is_not_fed_has_no_row() -> None:
     x, scale = random(2, 3), random(2, 1)
     batches = [{"x": x, "scale": scale}, {"x": x}]
-    with layertap.open(Scaled()) as model:
+    with layertap.open(MaybeScaled()) as model:
         run = model.capture(batches, keep_inputs=True)
         assert {name: len(one) for name, one in run.items()} == {"x": 4, "scale": 2, "output": 4}
         check(run.select("output"), {"output": np.concatenate([x * scale, x + 1])})
