@@ -85,7 +85,9 @@ def test_options_of_python_become_options_of_the_command_line(cli, shared):
     [
         ("open it with allow_code=True", "open it with --allow-code"),
         ("give arena, as in arena='96K'", "give arena, as in --arena 96K"),
-        ("more time with timeout=SECONDS", "more time with --option timeout=SECONDS"),
+        ("more time with timeout=SECONDS", "more time with --timeout SECONDS"),
+        ("give to='run.zarr', or samples=N", "give --to run.zarr, or --samples N"),
+        ("slices= and reduce=; retries=N", "--slices and --reduce; --option retries=N"),
         ("leave out eager=True", "leave out --option eager=True"),
         ('sharing="none" gives it up', "--share none gives it up"),
         ("end it before, with until=", "end it before, with --until"),

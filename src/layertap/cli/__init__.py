@@ -26,6 +26,7 @@ VERBS = {
     "show": "what a run on disk holds: provenance, taps, summaries, values",
     "memory": "where every byte of a .tflite model lives, and whether it fits a board",
     "firmware": "the source of a firmware that runs a .tflite model and sends its tensors",
+    "listen": "record what a board sends on its own",
     "doctor": "what is installed, what is missing, and whether it works",
     "demo": "capture every layer of a small CNN that comes with layertap",
 }

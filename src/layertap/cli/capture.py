@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from layertap.cli.board import showing_board
 from layertap.cli.failure import Interrupted
 from layertap.cli.invocation import program
 from layertap.cli.options import (
@@ -46,6 +47,7 @@ IN_MEMORY = "2GB"
 @click.option("--budget", metavar="BYTES", help="Refuse to read more, as in 2GB.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be read, and stop.")
 @runtime_options
+@click.option("-v", "--verbose", is_flag=True, help="Show what a board prints.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar, terminal or not.")
 @click.option("--wide", is_flag=True, help="Do not fit tables to the terminal.")
 @json_option
@@ -65,6 +67,8 @@ def capture(ctx: click.Context, /, source: str, only_plan: bool, **options: Any)
 
     runtime, arguments = runtime_choice(options)
     given = given_inputs(options)
+    if options["verbose"]:
+        ctx.with_resource(showing_board())
     with open_model(source, runtime, arguments) as model:
         inputs = read_inputs(given, model.session)
         for note in getattr(inputs, "notes", ()):

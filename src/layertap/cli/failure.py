@@ -21,8 +21,16 @@ _OWN = (
     "batch_size",
     "budget",
     "until",
+    "port",
+    "baud",
+    "timeout",
+    "slices",
+    "reduce",
+    "samples",
+    "every",
+    "to",
 )
-_FURTHER = ("timeout", "eager", "fast_path", "signature")
+_FURTHER = ("eager", "fast_path", "signature", "retries", "keep_state")
 _OPTIONS = (
     {name: f"--{name.replace('_', '-')} " for name in _OWN}
     | {name: f"--option {name}=" for name in _FURTHER}
@@ -30,7 +38,7 @@ _OPTIONS = (
 )
 """Arguments of the Python interface in hints, and how they are written here."""
 
-_ARGUMENT = re.compile(rf"\b({'|'.join(_OPTIONS)})=([\w.\"']*)")
+_ARGUMENT = re.compile(rf"\b({'|'.join(_OPTIONS)})=('[^']*'|\"[^\"]*\"|[\w.]*)")
 _EXAMPLE = ("model.trace(x)", "--input FILE or --random SEED")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -37,8 +37,28 @@ def taps_option(help: str) -> Decorator:
     return click.option("-t", "--taps", metavar="SELECTOR", multiple=True, help=help)
 
 
+board_options = _all(
+    click.option("--baud", type=int, metavar="N", help="Of a serial port.  [default: 115200]"),
+    click.option(
+        "--slices",
+        metavar="[SELECTOR=]FIRST:STOP",
+        multiple=True,
+        help="Have the board send these elements only. Repeat for other taps.",
+    ),
+    click.option(
+        "--reduce",
+        metavar="[SELECTOR=]FORM",
+        multiple=True,
+        help="Have it send summary (smallest, largest, mean), or 'histogram BINS LOW HIGH'.",
+    ),
+    click.option("--timeout", type=float, metavar="SECONDS", help="How long to wait for it."),
+)
+"""How to speak to a board, and what it sends of a tensor."""
+
 runtime_options = _all(
-    click.option("--runtime", metavar="NAME", help="keras, tensorflow, torch, litert or tflm."),
+    click.option(
+        "--runtime", metavar="NAME", help="keras, tensorflow, torch, litert, tflm or device."
+    ),
     click.option("--kernels", metavar="NAME", help="litert: default, builtin or reference."),
     click.option("--arena", metavar="BYTES", help="tflm: size of the arena, as in 96K."),
     click.option("--target", metavar="NAME", help="tflm: the chip that --arena is of."),
@@ -49,6 +69,12 @@ runtime_options = _all(
         help="keras: ops lists each operation inside the layers too.  [default: layers]",
     ),
     click.option("--allow-code", is_flag=True, help="Open files that hold code (trusted ones)."),
+    click.option(
+        "--port",
+        metavar="PORT",
+        help="device: /dev/ttyACM0, tcp://HOST:PORT, or exec:COMMAND for a program.",
+    ),
+    board_options,
     click.option(
         "--option",
         "further",
@@ -93,19 +119,42 @@ input_options = _all(
 def runtime_choice(given: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """The runtime's name and the options for :func:`layertap.open`. Raises SourceError."""
     options: dict[str, Any] = {}
-    for name in ("kernels", "arena", "target"):
+    for name in ("kernels", "arena", "target", "port"):
         if given[name] is not None:
             options[name] = given[name]
     if given["depth"] != "layers":  # other runtimes have but one
         options["depth"] = given["depth"]
     if given["allow_code"]:
         options["allow_code"] = True
+    options |= board_choice(given)
     for text in given["further"]:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
             raise SourceError(f"{text!r} is not an option", hint="write --option KEY=VALUE")
         options[key] = _literal(value)
-    return given["runtime"], options
+    return given["runtime"] or ("device" if given["port"] else None), options
+
+
+def board_choice(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of :data:`board_options` that are given, as arguments. Raises SourceError."""
+    found = {name: given[name] for name in ("baud", "timeout") if given[name] is not None}
+    for name in ("slices", "reduce"):
+        if given[name]:
+            found[name] = _by_selector(given[name], f"--{name}")
+    return found
+
+
+def _by_selector(texts: Sequence[str], option: str) -> str | dict[str, str]:
+    """``SELECTOR=TEXT`` several times, or one text for all."""
+    pairs = [text.rpartition("=")[::2] for text in texts]
+    if len(pairs) == 1 and not pairs[0][0]:
+        return pairs[0][1]
+    if not all(selector for selector, _ in pairs):
+        raise SourceError(
+            f"{option} is given more than once, and without a selector",
+            hint=f"{option} 'SELECTOR=...' for some taps, or once for all",
+        )
+    return dict(pairs)
 
 
 def given_inputs(given: Mapping[str, Any]) -> Given:
@@ -148,6 +197,8 @@ def _literal(text: str) -> Any:
 
 
 __all__ = [
+    "board_choice",
+    "board_options",
     "given_inputs",
     "input_options",
     "json_option",

@@ -8,6 +8,7 @@ from typing import Any
 
 from layertap.cli.table import Column, Table
 from layertap.core.captures import Capture, Summary, summarize
+from layertap.core.dtypes import Array
 from layertap.core.graph import TapPoint, format_shape, table_row
 
 TAP_COLUMNS = (
@@ -35,6 +36,17 @@ SUMMARY_COLUMNS = (
     Column("std", right=True),
     Column("zeros", right=True),
     Column("not finite", right=True),
+)
+
+
+HEARD_COLUMNS = (
+    Column("#", drop=3),
+    Column("name", shorten=True),
+    Column("dtype", drop=1),
+    Column("shape", drop=2),
+    Column("min", right=True),
+    Column("max", right=True),
+    Column("mean", right=True),
 )
 
 
@@ -72,6 +84,26 @@ def _summary_row(capture: Capture, summary: Summary) -> Sequence[str]:
     )
 
 
+def heard_table(taps: Sequence[TapPoint], values: Mapping[str, Array]) -> Table:
+    """One line per tap of one inference: its shape then, and what it held, in real numbers."""
+    rows: list[Sequence[str]] = []
+    for tap in taps:
+        if tap.name not in values:
+            rows.append((tap.native, tap.name, tap.dtype, "-", "-", "-", "-"))
+            continue
+        value, summary = values[tap.name], Summary()
+        summary.add(value)
+        numbers = (summary.minimum, summary.maximum, summary.mean)
+        cells = [f"{number:.4g}" if summary.count else "-" for number in numbers]
+        rows.append((tap.native, tap.name, tap.dtype, format_shape(value.shape), *cells))
+    return Table(HEARD_COLUMNS, rows)
+
+
+def heard_json(tap: TapPoint, summary: Summary) -> dict[str, Any]:
+    """A tap point and the summary of what was heard of it, as JSON."""
+    return {**tap_json(tap), "summary": _summary_json(summary)}
+
+
 def tap_json(tap: TapPoint) -> dict[str, Any]:
     """A tap point as JSON; ``bytes`` are those of one captured row."""
     quantization = tap.quantization
@@ -101,16 +133,20 @@ def capture_json(capture: Capture, summary: Summary | None) -> dict[str, Any]:
     """A tap point with its number of rows and, given one, its summary."""
     document = {**tap_json(capture.tap), "rows": len(capture)}
     if summary is not None:
-        document["summary"] = {
-            "min": _number(summary.minimum),
-            "max": _number(summary.maximum),
-            "mean": _number(summary.mean) if summary.count else None,
-            "std": _number(summary.std),
-            "zeros": summary.zeros,
-            "finite": summary.count,
-            "not_finite": summary.not_finite,
-        }
+        document["summary"] = _summary_json(summary)
     return document
+
+
+def _summary_json(summary: Summary) -> dict[str, Any]:
+    return {
+        "min": _number(summary.minimum),
+        "max": _number(summary.maximum),
+        "mean": _number(summary.mean) if summary.count else None,
+        "std": _number(summary.std),
+        "zeros": summary.zeros,
+        "finite": summary.count,
+        "not_finite": summary.not_finite,
+    }
 
 
 def _number(value: float) -> float | None:
@@ -118,4 +154,4 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-__all__ = ["capture_json", "summary_table", "tap_json", "tap_table"]
+__all__ = ["capture_json", "heard_json", "heard_table", "summary_table", "tap_json", "tap_table"]

@@ -22,8 +22,9 @@ from layertap.firmware.wire.messages import (
 )
 from layertap.runtimes.device.transport import Ended, Transport
 
-_log = logging.getLogger("layertap.device")
-"""What the board prints goes here, at the level info, and what is wrong with the link, at debug."""
+_printed = logging.getLogger("layertap.device")
+"""What the board prints goes here, at the level info."""
+_log = logging.getLogger("layertap.device.link")
 
 _ASK_AGAIN = 0.5
 """Seconds after which a command that got no answer is sent again."""
@@ -83,7 +84,7 @@ class Link:
                 if not isinstance(event, Text):
                     return self._seen(event)
                 self.last_line = event.line or self.last_line
-                _log.info("%s", event.line)
+                _printed.info("%s", event.line)
             try:
                 data = self.transport.read(max(0.0, until - time.monotonic()))
             except Ended:

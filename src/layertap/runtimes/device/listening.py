@@ -30,7 +30,7 @@ from layertap.runtimes.device.link import Link, Restarted
 from layertap.runtimes.device.session import DEFAULT_TIMEOUT, DeviceModel
 from layertap.runtimes.device.transport import Ended, Transport
 
-_log = logging.getLogger("layertap.device")
+_log = logging.getLogger("layertap.device.link")
 
 _FIRST_LOOK = 3.0
 """Seconds of bytes without a frame after which they are judged."""
