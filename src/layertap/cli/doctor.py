@@ -27,6 +27,9 @@ PATIENCE = 60
 
 BASE = ("numpy", "ml_dtypes", "zarr", "numcodecs", "flatbuffers", "PIL", "click", "rich")
 
+TOOLS = ("arm-none-eabi-g++", "qemu-system-arm", "arduino-cli", "idf.py", "west", "g++")
+"""What builds firmware, or runs it without a board; told where it is found."""
+
 TRIAL = """
 import sys, time
 import numpy as np
@@ -62,7 +65,7 @@ def doctor(as_json: bool) -> None:
     findings = [*_machine(), *_base(), _store()]
     if not as_json:
         _print(findings)
-    runtimes = [_runtime(row) for row in _rows()]
+    runtimes = [*(_runtime(row) for row in _rows()), *_ports(), *_tools()]
     if as_json:
         print(json.dumps({"findings": [asdict(one) for one in [*findings, *runtimes]]}))
     else:
@@ -81,7 +84,7 @@ def _print(findings: list[Finding]) -> None:
     colours = {"ok": "green", "missing": "yellow", "fails": "red"}
     for one in findings:
         state = click.style(f"{one.state:8}", fg=colours[one.state])
-        click.echo(f"{state}{one.name:14} {one.detail}")
+        click.echo(f"{state}{one.name:17} {one.detail}")
 
 
 def _machine() -> list[Finding]:
@@ -156,6 +159,45 @@ def _runtime(row: Runtime) -> Finding:
         return Finding("runtime", row.name, "ok", f"{detail}, installed")
     works, told = _try(row.name)
     return Finding("runtime", row.name, "ok" if works else "fails", f"{detail}, {told}")
+
+
+def _ports() -> list[Finding]:
+    """The serial ports of this machine, and whether they may be opened."""
+    try:
+        from serial.tools.list_ports import comports
+    except ModuleNotFoundError:
+        return []
+    found = []
+    for port in sorted(comports()):
+        allowed = os.access(port.device, os.R_OK | os.W_OK)
+        detail = port.description if allowed else f"you may not open it: {_group(port.device)}"
+        found.append(Finding("port", port.device, "ok" if allowed else "fails", detail))
+    return found
+
+
+def _group(device: str) -> str:
+    try:
+        return f"be in the group {Path(device).group()}"
+    except (KeyError, OSError):
+        return "see its permissions"
+
+
+def _tools() -> list[Finding]:
+    found = []
+    for name in TOOLS:
+        path = shutil.which(name)
+        if path is not None:
+            found.append(Finding("tool", name, "ok", _version(path) or path))
+    return found
+
+
+def _version(path: str) -> str:
+    """The first line of what ``--version`` says."""
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return next(iter(done.stdout.splitlines()), "").strip()
 
 
 def _try(name: str) -> tuple[bool, str]:
