@@ -227,6 +227,17 @@ def test_the_damage_is_named() -> None:
     assert inference.why == "2 of its 3 frames came: a frame is damaged: its check sum is wrong"
 
 
+def test_a_frame_missing_in_the_middle_is_one_even_where_the_counts_fit() -> None:
+    """It may have been a HELLO: the board was reset and began the same inference again."""
+    decoder, assembly = Decoder(), Assembly()
+    a, b, c, done = (pack(message, at) for at, message in enumerate(sent(DATA)))
+    late = pack(sent(DATA)[-1], 4)
+    (inference,) = filter(None, map(assembly.take, decoder.feed(a + b + c + late)))
+    assert inference.why == "frames are missing in the middle of it: a frame is missing"
+    (whole,) = filter(None, map(Assembly().take, Decoder().feed(a + b + c + done)))
+    assert whole.whole
+
+
 def test_a_number_may_be_used_again_after_a_drop() -> None:
     assembly = Assembly()
     (broken,) = assembled(sent(DATA)[1:], assembly)

@@ -75,6 +75,7 @@ class _Open:
     count: int = 0
     bytes: int = 0
     why: str = ""
+    lossy: bool = False
     header: Tensor | None = None
     data: bytearray = field(default_factory=bytearray)
 
@@ -110,8 +111,10 @@ class Assembly:
             return self.drop("the board started again in the middle of it")
         if isinstance(event, Damage) and event.kind is not Kind.NOISE:
             self._damage = self._damage or event.message
-            if self._open and event.kind in (Kind.LATE, Kind.REPEATED):
+            if self._open is not None and event.kind in (Kind.LATE, Kind.REPEATED):
                 self._open.why = self._open.why or event.message
+            elif self._open is not None and event.kind is Kind.LOST:
+                self._open.lossy = True
         return None
 
     def drop(self, why: str) -> Inference | None:
@@ -121,7 +124,7 @@ class Assembly:
         if self._open is None:
             return None
         found, self._open = self._open, None
-        return self._end(found, None, found.why or damage or why)
+        return self._end(found, None, found.why or why, damage)
 
     def _tensor(self, piece: Tensor) -> Inference | None:
         ended = None
@@ -180,16 +183,19 @@ class Assembly:
             found.why = _hole(found.header, len(found.data))
         if not found.why and (found.frames, found.count) != (done.frames, done.tensors):
             found.why = f"{found.frames:,} of its {done.frames:,} frames came"
-        why = f"{found.why}: {damage}" if found.why and damage else found.why
+        if not found.why and found.lossy:
+            # The counts fit; yet a board that was reset unseen would look just like this.
+            found.why = "frames are missing in the middle of it"
         self._ended = done.inference
-        return self._end(found, done.status, why)
+        return self._end(found, done.status, found.why, damage)
 
-    def _end(self, found: _Open, status: int | None, why: str) -> Inference:
+    def _end(self, found: _Open, status: int | None, why: str, damage: str) -> Inference:
         if why:
             self.broken += 1
         else:
             self.whole += 1
-        return Inference(found.number, status, found.tensors, not why, why)
+        said = f"{why}: {damage}" if why and damage not in ("", why) else why
+        return Inference(found.number, status, found.tensors, not why, said)
 
 
 def _name(piece: Tensor) -> str:

@@ -82,7 +82,8 @@ class Starts:
 
     def loop(self) -> WireError | None:
         """The error that says so, when the board reboots in a loop."""
-        times = [at for at in self._times if at > self._times[-1] - LOOP_SECONDS]
+        now = self._clock()
+        times = [at for at in self._times if at > now - LOOP_SECONDS]
         if len(times) < LOOP_STARTS:
             return None
         last = f"; the last before it: {self._message_before or 'nothing'}"
