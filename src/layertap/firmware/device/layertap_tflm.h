@@ -1,7 +1,8 @@
 /*
  * layertap_tflm.h: reads the tensors of a running TensorFlow Lite Micro model.
  *
- * C++17; no heap, no exceptions, no RTTI, no stdio, nothing that has to be constructed before main.
+ * C++17; no heap, no exceptions, no RTTI, no stdio. A Probe and a Sink in static memory are there
+ * before any constructor runs; resolvers, here as in TensorFlow Lite Micro, are made at run time.
  * A firmware that exists already gets an include, a Probe and a TapResolver:
  *
  *   static Uart uart;                                       // a layertap::Sink: where bytes go
@@ -67,14 +68,16 @@ using Registration = std::remove_const_t<std::remove_pointer_t<
 
 using Kernel = decltype(Registration::invoke);
 
-/* Stands around each kernel of a tapped interpreter. */
+/* Stands around each kernel of a tapped interpreter. A function pointer rather than a virtual
+ * function: it takes less code to call. */
 class Observer {
  public:
   /* Must run kernel(context, node) and return what it returns. */
-  virtual TfLiteStatus around(TfLiteContext *context, TfLiteNode *node, Kernel kernel) = 0;
+  using Around = TfLiteStatus (*)(TfLiteContext *context, TfLiteNode *node, Kernel kernel,
+                                  Observer &self);
 
- protected:
-  ~Observer() = default;
+  constexpr explicit Observer(Around function) : around(function) {}
+  const Around around;
 };
 
 namespace internal {
@@ -84,29 +87,18 @@ struct Lent {
   Kernel kernel;
 };
 
-/* Registrations whose invoke is `trampoline`, with their kernels; ends with a null registration. */
-class Lender {
- protected:
-  constexpr Lender(Observer &observer, Lent *lent) : observer_(observer), lent_(lent) {}
+using Parser = decltype(std::declval<const tflite::MicroOpResolver &>().GetOpDataParser(
+    tflite::BuiltinOperator_ADD));
 
-  const Registration *lend(Registration *registration) const {
-    Lent *lent = lent_;
-    if (registration == nullptr) return nullptr;
-    if (lent->registration == nullptr) {
-      next_ = all_;
-      all_ = this;
-    }
-    for (; lent->registration != nullptr; ++lent) {
-      if (lent->registration == registration) return registration;
-    }
-    /* Lent by another one already, which goes on to own it. */
-    if (registration->invoke == trampoline) return nullptr;
-    *lent = {registration, registration->invoke};
-    registration->invoke = trampoline;
-    return registration;
+/* Registrations whose invoke is `trampoline`, with their kernels; the last is followed by null. */
+class Lender : public tflite::MicroOpResolver {
+ public:
+  Parser GetOpDataParser(tflite::BuiltinOperator op) const override {
+    return inner_.GetOpDataParser(op);
   }
 
-  void take_back() {
+  /* Registrations become what they were: interpreters go on untapped. */
+  void release() {
     for (const Lender **link = &all_; *link != nullptr; link = &(*link)->next_) {
       if (*link != this) continue;
       *link = next_;
@@ -118,6 +110,35 @@ class Lender {
     }
   }
 
+ protected:
+  Lender(const tflite::MicroOpResolver &inner, Observer &observer, Lent *lent)
+      : inner_(inner), observer_(observer), lent_(lent) {
+    lent[0].registration = nullptr;
+  }
+
+  /* Not a method, since FindOp has its argument in the first place already. */
+  static const Registration *lend(Registration *registration, const Lender &lender) {
+    for (Lent *lent = lender.lent_; lent->registration != registration; ++lent) {
+      if (lent->registration != nullptr) continue;
+      /* Lent by another one, which owns it. */
+      if (registration->invoke == trampoline) return nullptr;
+      if (lent == lender.lent_) {
+        lender.next_ = all_;
+        all_ = &lender;
+      }
+      lent[0] = {registration, registration->invoke};
+      lent[1].registration = nullptr;
+      registration->invoke = trampoline;
+      break;
+    }
+    return registration;
+  }
+
+  const tflite::MicroOpResolver &inner_;
+
+  /* A deleting destructor would ask for a heap. */
+  void operator delete(void *) {}
+
  private:
   static TfLiteStatus trampoline(TfLiteContext *context, TfLiteNode *node) {
     static_assert(offsetof(tflite::NodeAndRegistration, node) == 0,
@@ -127,7 +148,8 @@ class Lender {
     for (const Lender *lender = all_;; lender = lender->next_) {
       for (const Lent *lent = lender->lent_; lent->registration != nullptr; ++lent) {
         if (lent->registration != registration) continue;
-        return lender->observer_.around(context, node, lent->kernel);
+        Observer &observer = lender->observer_;
+        return observer.around(context, node, lent->kernel, observer);
       }
     }
   }
@@ -137,9 +159,6 @@ class Lender {
   Lent *lent_;
   mutable const Lender *next_ = nullptr;
 };
-
-using Parser = decltype(std::declval<const tflite::MicroOpResolver &>().GetOpDataParser(
-    tflite::BuiltinOperator_ADD));
 
 }  // namespace internal
 
@@ -152,38 +171,28 @@ using Parser = decltype(std::declval<const tflite::MicroOpResolver &>().GetOpDat
  *
  * Must live as long as the interpreters of both resolvers, or be released before. */
 template <unsigned N>
-class TapResolver final : public tflite::MicroOpResolver, private internal::Lender {
+class TapResolver final : public internal::Lender {
  public:
-  constexpr TapResolver(tflite::MicroMutableOpResolver<N> &inner, Observer &observer)
-      : Lender(observer, lent_), inner_(inner) {}
+  TapResolver(tflite::MicroMutableOpResolver<N> &inner, Observer &observer)
+      : Lender(inner, observer, lent_) {}
 
-  constexpr TapResolver(const tflite::MicroOpResolver &inner, Observer &observer)
-      : Lender(observer, lent_), inner_(inner) {
+  TapResolver(const tflite::MicroOpResolver &inner, Observer &observer)
+      : Lender(inner, observer, lent_) {
     static_assert(N == 0,
                   "layertap::TapResolver changes the resolver it is given: that must be a "
                   "MicroMutableOpResolver and not const. Else use layertap::CopyingTapResolver<N>.");
   }
 
   const Registration *FindOp(tflite::BuiltinOperator op) const override {
-    return lend(const_cast<Registration *>(inner_.FindOp(op)));
+    return lend(const_cast<Registration *>(inner_.FindOp(op)), *this);
   }
 
   const Registration *FindOp(const char *op) const override {
-    return lend(const_cast<Registration *>(inner_.FindOp(op)));
+    return lend(const_cast<Registration *>(inner_.FindOp(op)), *this);
   }
-
-  internal::Parser GetOpDataParser(tflite::BuiltinOperator op) const override {
-    return inner_.GetOpDataParser(op);
-  }
-
-  /* The inner resolver becomes what it was; interpreters of both go on untapped. */
-  void release() { take_back(); }
 
  private:
-  const tflite::MicroOpResolver &inner_;
-  internal::Lent lent_[N + 1] = {};
-  /* The deleting destructor would ask for a heap. */
-  void operator delete(void *) {}
+  internal::Lent lent_[N + 1];
 };
 
 template <unsigned N>
@@ -192,23 +201,16 @@ TapResolver(const tflite::MicroOpResolver &, Observer &) -> TapResolver<1>;
 
 /* The same around any resolver, of up to N types of operators: hands out copies. */
 template <unsigned N>
-class CopyingTapResolver final : public tflite::MicroOpResolver, private internal::Lender {
+class CopyingTapResolver final : public internal::Lender {
  public:
-  constexpr CopyingTapResolver(const tflite::MicroOpResolver &inner, Observer &observer)
-      : Lender(observer, lent_), inner_(inner) {}
+  CopyingTapResolver(const tflite::MicroOpResolver &inner, Observer &observer)
+      : Lender(inner, observer, lent_) {}
 
   const Registration *FindOp(tflite::BuiltinOperator op) const override {
     return copy(inner_.FindOp(op));
   }
 
   const Registration *FindOp(const char *op) const override { return copy(inner_.FindOp(op)); }
-
-  internal::Parser GetOpDataParser(tflite::BuiltinOperator op) const override {
-    return inner_.GetOpDataParser(op);
-  }
-
-  /* Interpreters go on untapped. */
-  void release() { take_back(); }
 
  private:
   /* Null where there is no room: then AllocateTensors() fails for want of the operator. */
@@ -218,16 +220,14 @@ class CopyingTapResolver final : public tflite::MicroOpResolver, private interna
       if (copy.invoke == nullptr) copy = *registration;
       if (copy.builtin_code == registration->builtin_code &&
           copy.custom_name == registration->custom_name) {
-        return lend(&copy);
+        return lend(&copy, *this);
       }
     }
     return nullptr;
   }
 
-  const tflite::MicroOpResolver &inner_;
   mutable Registration copies_[N] = {};
-  internal::Lent lent_[N + 1] = {};
-  void operator delete(void *) {}
+  internal::Lent lent_[N + 1];
 };
 
 /* Where frames go. One Sink is one link: its frames are numbered here. */
@@ -350,7 +350,12 @@ struct WireOf;
 /* All of a Probe that does not depend on its sizes. */
 class ProbeCore : public Observer {
  public:
-  TfLiteStatus around(TfLiteContext *context, TfLiteNode *node, Kernel kernel) override {
+  static TfLiteStatus watch(TfLiteContext *context, TfLiteNode *node, Kernel kernel,
+                            Observer &self) {
+    return static_cast<ProbeCore &>(self).run(context, node, kernel);
+  }
+
+  TfLiteStatus run(TfLiteContext *context, TfLiteNode *node, Kernel kernel) {
     const Place place(context, node);
     if (place.subgraph == 0 && place.op == 0 && belongs(context, node)) begin();
     if (context != context_ || !open_) return kernel(context, node);
@@ -424,7 +429,8 @@ class ProbeCore : public Observer {
  protected:
   constexpr ProbeCore(const void *model, size_t size, const char *name, const Wire *wire,
                       layertap_encoder *encoder, const uint8_t *mask, const Room &room)
-      : bytes_(static_cast<const uint8_t *>(model)),
+      : Observer(watch),
+        bytes_(static_cast<const uint8_t *>(model)),
         size_(static_cast<uint32_t>(size)),
         name_(name),
         wire_(wire),
