@@ -12,8 +12,9 @@ namespace {
 
 const device *const uart = DEVICE_DT_GET(DT_CHOSEN(zephyr_console));
 
-RING_BUF_DECLARE(received, 1024);
-K_SEM_DEFINE(arrived, 0, 1);
+uint8_t buffer[1024];
+ring_buf received;
+k_sem arrived;
 
 void on_interrupt(const device *port, void *) {
   while (uart_irq_update(port) > 0 && uart_irq_rx_ready(port) > 0) {
@@ -30,6 +31,8 @@ void on_interrupt(const device *port, void *) {
 namespace wire_port {
 
 void start() {
+  ring_buf_init(&received, sizeof buffer, buffer);
+  k_sem_init(&arrived, 0, 1);
   uart_irq_callback_set(uart, on_interrupt);
   uart_irq_rx_enable(uart);
 }
