@@ -30,7 +30,7 @@ $(VENV)/.bench: $(VENV)/.dev
 demo: $(VENV)/.demo ## capture all layers of a small CNN in LiteRT and TensorFlow Lite Micro
 	$(BIN)/layertap demo
 
-test: lint ## lint, types, import contracts, and all tests
+test: lint ## lint, types, import contracts, and all tests; docs/device.md tells what more they can use
 	$(PYTEST)
 
 unit: $(VENV)/.dev ## the quick tests only
