@@ -209,6 +209,25 @@ def test_edges_follow_tensors() -> None:
     assert [tap.name for tap in graph.consumers(graph["1.0"])] == ["1.1:args.0", "1.1"]
 
 
+class Positions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(10, 3), nn.Embedding(10, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.words(x) + self.places(torch.arange(x.shape[1]))
+
+
+def test_as_many_steps_as_samples() -> None:
+    x = np.arange(30).reshape(10, 3) % 10
+    with layertap.open(Positions()) as model:
+        for size in (3, 5):
+            run = model.capture(x, batch_size=size)
+            assert [tap.per for tap in run.taps] == ["sample", "batch", "sample"]
+            assert run["places"].raw.shape == (-(-10 // size), 3, 3)
+            assert run["words"].samples.tolist() == list(range(10))
+
+
 def test_graph_before_an_example() -> None:
     with layertap.open(Reuses()) as model:
         graph = model.graph

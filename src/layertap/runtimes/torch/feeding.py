@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
@@ -138,6 +138,23 @@ def count_samples(feed: Feed) -> int:
     """Length of the batch axis: that of the first array in ``feed``; 1 without one."""
     shapes: Iterator[tuple[int, ...]] = (getattr(v, "shape", ()) for v in feed.values())
     return next((int(shape[0]) for shape in shapes if len(shape)), 1)
+
+
+def is_square(feed: Feed, samples: int) -> bool:
+    """Whether an axis of an input other than the first is as long as a batch of several."""
+    shapes = (tuple(getattr(leaf, "shape", ())) for leaf in tree_leaves(dict(feed)))
+    return samples > 1 and any(samples in shape[1:] for shape in shapes)
+
+
+def with_one_more(feed: Feed, samples: int) -> Feed:
+    """A feed with the shapes of ``feed`` for a batch of one more; its values mean nothing."""
+
+    def grown(leaf: Any) -> Any:
+        counts = isinstance(leaf, np.ndarray | torch.Tensor) and leaf.shape[:1] == (samples,)
+        return leaf[[0] * (samples + 1)] if counts else leaf
+
+    grown_feed: Feed = tree_map(grown, dict(feed))
+    return grown_feed
 
 
 def look(value: Any) -> object:

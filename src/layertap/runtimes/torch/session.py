@@ -22,11 +22,25 @@ from layertap.core.protocols import Capabilities, Json, Pass
 from layertap.errors import FeedError, RunError, SourceError, Untappable
 from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog, is_compiled, modes
-from layertap.runtimes.torch.feeding import Arguments, count_samples, look
+from layertap.runtimes.torch.feeding import (
+    Arguments,
+    count_samples,
+    is_square,
+    look,
+    with_one_more,
+)
 from layertap.runtimes.torch.intercept import Interception
 from layertap.runtimes.torch.passes import TapPass
 from layertap.runtimes.torch.state import State
-from layertap.runtimes.torch.tracing import Key, Names, TorchGraph, Traced, Tracer, promised
+from layertap.runtimes.torch.tracing import (
+    Key,
+    Names,
+    TorchGraph,
+    Traced,
+    Tracer,
+    confirmed,
+    promised,
+)
 
 log = logging.getLogger(__name__)
 
@@ -121,11 +135,20 @@ class TorchSession:
         self.check_open()
         like = look(feed), modes(self.catalog.moody())
         if like != self._traced_for:
-            self.traced = self._trace_fake(feed) or self._trace_real(feed)
+            self.traced = self._confirmed(feed) or self._trace_real(feed)
             self._traced_for = like
         return self.traced.graph
 
-    def _trace_fake(self, feed: Feed) -> Traced | None:
+    def _confirmed(self, feed: Feed) -> Traced | None:
+        """A trace with fake tensors; a second one, of a larger batch, tells what counts samples
+        where an input has another axis as long as the batch."""
+        traced, samples = self._trace_fake(feed, self.names), count_samples(feed)
+        if traced is None or not is_square(feed, samples):
+            return traced
+        larger = self._trace_fake(with_one_more(feed, samples), Names(self.catalog, self.inputs))
+        return traced if larger is None else confirmed(traced, larger, samples)
+
+    def _trace_fake(self, feed: Feed, names: Names) -> Traced | None:
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         root = self.catalog.root
         bound = self.arguments.bind(feed)
@@ -137,7 +160,7 @@ class TorchSession:
                     *root.named_buffers(remove_duplicate=False),
                 ]
                 tensors = {name: fake.from_tensor(tensor) for name, tensor in named}
-                return self._listen(feed, args, kwargs, fake, tensors)
+                return self._listen(feed, args, kwargs, names, fake, tensors)
         except RunError:
             raise
         except Exception as error:
@@ -148,7 +171,7 @@ class TorchSession:
         args, kwargs = self.arguments.bind(feed)
         try:
             with self.state.kept(learn=True):
-                return self._listen(feed, args, kwargs)
+                return self._listen(feed, args, kwargs, self.names)
         except RunError:
             raise
         except Exception as error:
@@ -162,12 +185,13 @@ class TorchSession:
         feed: Feed,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        names: Names,
         fake: AbstractContextManager[Any] | None = None,
         tensors: Mapping[str, torch.Tensor] | None = None,
     ) -> Traced:
         root = self.catalog.root
         static = fake is not None
-        tracer = Tracer(self.catalog, self.names, count_samples(feed), static=static)
+        tracer = Tracer(self.catalog, names, count_samples(feed), static=static)
         with self.mode(), ExitStack() as stack:
             if fake is not None:
                 stack.enter_context(fake)

@@ -190,6 +190,19 @@ def _rows(tensor: torch.Tensor, samples: int | None) -> tuple[tuple[int | None, 
     return shape, "batch"
 
 
+def confirmed(traced: Traced, larger: Traced, samples: int) -> Traced:
+    """``traced``, of a batch of ``samples``, less the belief that axis 0 of a tap counts samples
+    where it is no longer in ``larger``, a trace of a larger batch."""
+    others = {key: larger.graph[name].per for name, key in larger.keys.items()}
+    taps = [
+        replace(tap, shape=(samples, *tap.shape[1:]), per="batch")
+        if tap.shape and tap.per == "sample" and others.get(traced.keys[tap.name]) == "batch"
+        else tap
+        for tap in traced.graph
+    ]
+    return replace(traced, graph=TorchGraph(taps, traced.graph.aliases, complete=True))
+
+
 def promised(catalog: Catalog, inputs: Iterable[InputSpec], names: Names) -> Traced:
     """The tap points that can be told without running: one per module, shapes unknown."""
     builder = Builder(catalog, names)
