@@ -14,7 +14,23 @@ def interleaved(
     *,
     prepare: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
-    """Median ratio of each contender's time to that of the first one in the same round.
+    """Median ratio of each contender's time to that of the first one in the same round, timed as in
+    :func:`rounds_of`."""
+    seconds = rounds_of(contenders, rounds, prepare=prepare)
+    first = next(iter(seconds.values()))
+    return {
+        name: statistics.median(a / b for a, b in zip(taken, first, strict=True))
+        for name, taken in seconds.items()
+    }
+
+
+def rounds_of(
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    prepare: Callable[[], object] = lambda: None,
+) -> dict[str, list[float]]:
+    """Seconds that each contender took in each round.
 
     Every round runs all contenders, in an order that turns from round to round; ``prepare`` runs
     before each of them and is not timed. One round beforehand warms up and is not counted.
@@ -30,8 +46,4 @@ def interleaved(
             contenders[name]()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    first = seconds[names[0]]
-    return {
-        name: statistics.median(a / b for a, b in zip(seconds[name], first, strict=True))
-        for name in names
-    }
+    return seconds
