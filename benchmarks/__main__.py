@@ -25,7 +25,7 @@ MODULES = (
     "tensorflow_overhead",
     "store_throughput",
 )
-MODULES += ("arena_optimize", "arena_speed", "device_throughput")
+MODULES += ("arena_optimize", "arena_speed", "wire", "device_throughput")
 PACKAGES = ("layertap", "numpy", "torch", "tensorflow", "keras", "zarr", "captum")
 PACKAGES += ("nnsight", "torchlens", "pyarrow")
 LIMIT_SECONDS = 1800
@@ -82,8 +82,8 @@ HEADER = """# Measured overhead
 Written by `make bench`. Each figure is the median, over interleaved rounds in one process, of the
 time of the contender divided by the time of the same work without it (the bare forward pass; a raw
 `write()` of the same bytes). A bar is what layertap promises; rows without one are other tools on
-the same work, for orientation. Those of arena_optimize are bytes, not times; those of
-device_throughput are shares of the time that a link of 12 Mbit/s takes for the same bytes.
+the same work, for orientation. Those of arena_optimize and some of wire are bytes, not times; those
+of device_throughput are shares of the time that a link of 12 Mbit/s takes for the same bytes.
 """
 
 
