@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import testboard
+from tflm_tree import VARIABLE, Tree, find_tree
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -28,3 +29,12 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> testboard.Board:
 def emulated_board(tmp_path_factory: pytest.TempPathFactory) -> testboard.Board:
     """The same board on an emulated Cortex-M3."""
     return testboard.emulated_board(tmp_path_factory.mktemp("emulated"))
+
+
+@pytest.fixture(scope="session")
+def tflm_tree() -> Tree:
+    """TensorFlow Lite Micro, built; see tests/firmware/tflm_tree.py."""
+    found = find_tree()
+    if found is None:
+        pytest.skip(f"{VARIABLE} names no finished TensorFlow Lite Micro")
+    return found
