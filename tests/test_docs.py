@@ -11,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boardstream
 import pytest
 
-from layertap.demo import asset
+from layertap.demo import asset, digits
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,6 +54,9 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
 def test_page_runs(page: Path, tmp_path: Path) -> None:
     shutil.copy(asset("digits_int8.tflite"), tmp_path / "model.tflite")
     shutil.copy(asset("digits.keras"), tmp_path / "model.keras")
+    if "recorded.bin" in page.read_text(encoding="utf-8"):
+        model = asset("digits_int8.tflite").read_bytes()
+        (tmp_path / "recorded.bin").write_bytes(boardstream.stream(model, digits().image[:20]))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
     for language, group in itertools.groupby(blocks(page), key=lambda block: block[0]):
