@@ -117,8 +117,8 @@ def _translated(counters: Counters) -> WireError:
     return WireError(
         rf"{counters.translated:,} frames were damaged by a console that writes \r\n for \n",
         hint="switch the translation of line ends off on the board, for example "
-        "stdio_set_translate_crlf(driver, false) on a Pico, "
-        "CONFIG_LIBC_STDOUT_LINE_ENDING_LF=y with ESP-IDF",
+        "stdio_set_translate_crlf(&stdio_usb, false) on a Pico, "
+        "CONFIG_LIBC_STDOUT_LINE_ENDING_LF=y with ESP-IDF (CONFIG_NEWLIB_... before 5.5)",
     )
 
 
@@ -134,7 +134,8 @@ def _lossy(counters: Counters) -> WireError | None:
     if bad * 10 < counters.frames + bad:
         return None
     return WireError(
-        f"{counters.damaged:,} of {counters.frames + counters.damaged:,} frames arrived damaged",
+        f"{counters.damaged:,} of {counters.frames + counters.damaged:,} frames arrived damaged, "
+        f"{counters.noise:,} bytes are neither frame nor text",
         hint="a lower baud rate, flow control, or LAYERTAP_LOCK() where other tasks print: "
         "docs/device-troubles.md",
     )
