@@ -100,6 +100,22 @@ def test_damaged_files(tmp_path: Path, zipped: bool, allow_code: bool) -> None:
             assert isinstance(caught.value, CorruptModel), content[:20]
 
 
+def test_a_damaged_table_of_contents(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    torch.save(nn.Linear(8, 8), path)
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x01\xff"))
+    with pytest.raises(CorruptModel, match="damaged"):
+        layertap.open(path)
+
+
+def test_what_is_no_pickle_is_not_to_be_trusted_either(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    for content in (b"TFL3 is of another format", b"\x89HDF", b"GGUF"):
+        path.write_bytes(content)
+        with pytest.raises(CorruptModel, match="no file that PyTorch writes"):
+            layertap.open(path)
+
+
 def test_lazy_modules_must_have_run() -> None:
     net = nn.Sequential(nn.LazyLinear(3))
     with pytest.raises(SourceError, match="lazy"):

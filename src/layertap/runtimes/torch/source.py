@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,14 @@ from torch import nn
 
 from layertap.core.protocols import Json
 from layertap.errors import CorruptModel, SourceError
+
+_PICKLE = b"\x80"
+"""What a pickle starts with, as does what PyTorch wrote before it took to zip archives."""
+
+_BROKEN = (
+    RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile,
+)  # fmt: skip
+"""What reading a damaged file raises, besides pickle's own error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +54,8 @@ def load(source: Any, *, allow_code: bool = False) -> Source:
 
 
 def _load_file(path: Path, allow_code: bool) -> nn.Module:
-    _refuse_archives(path)
     try:
+        _refuse_others(path)
         value = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise SourceError(
@@ -56,7 +65,7 @@ def _load_file(path: Path, allow_code: bool) -> nn.Module:
         if "nsupported" not in str(error) and "weights_only" not in str(error):
             raise _corrupt(path, error) from error
         value = _load_code(path, allow_code)
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
+    except _BROKEN as error:
         raise _corrupt(path, error) from error
     if isinstance(value, nn.Module):
         return value
@@ -87,9 +96,17 @@ def _load_code(path: Path, allow_code: bool) -> Any:
         raise _corrupt(path, error) from error
 
 
-def _refuse_archives(path: Path) -> None:
-    """TorchScript and exported programs hold no module whose layers can be listened to."""
+def _refuse_others(path: Path) -> None:
+    """TorchScript and exported programs hold no module whose layers can be listened to; and what
+    is of another format must not look like a pickle that might be trusted."""
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            known = file.read(1) == _PICKLE
+        if not (known or tarfile.is_tarfile(path)):
+            raise CorruptModel(
+                f"{str(path)!r} is no file that PyTorch writes",
+                hint="save or download it again, or name the runtime that it is for",
+            )
         return
     with zipfile.ZipFile(path) as archive:
         names = {name.partition("/")[2] for name in archive.namelist()}
