@@ -13,7 +13,14 @@ from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import Graph, TapPoint
 from layertap.core.protocols import Capabilities, Emit, Pass
-from layertap.errors import BudgetExceeded, LayertapError, SourceError, StoreError, UnknownSource
+from layertap.errors import (
+    BudgetExceeded,
+    LayertapError,
+    SelectionError,
+    SourceError,
+    StoreError,
+    UnknownSource,
+)
 
 X = np.arange(24.0).reshape(8, 3)
 
@@ -66,6 +73,20 @@ def test_plan_needs_no_run_and_knows_every_byte() -> None:
         model.plan("y", X, budget="lots")
 
 
+def test_a_budget_may_be_any_number() -> None:
+    with pytest.raises(BudgetExceeded):
+        layertap.Model(Scale()).capture(X, budget=1e2)
+
+
+def test_weights_are_read_one_by_one() -> None:
+    model = layertap.Model(Scale())
+    assert model.read("weight").tolist() == [2.0]
+    assert model.read("kind:weight").tolist() == [2.0]
+    with pytest.raises(SelectionError, match="2 tap points") as caught:
+        model.read("kind:weight | kind:input")
+    assert "x, weight" in caught.value.hint
+
+
 def test_inputs_are_kept_on_request(tmp_path: Path) -> None:
     model = layertap.Model(Scale())
     for to in (None, tmp_path / "run.zarr"):
@@ -115,7 +136,10 @@ def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:
         layertap.open(object())
     with pytest.raises(UnknownSource, match=r"it is one of keras, .*, tflm, device"):
         layertap.open(other, runtime="caffe")
-    with pytest.raises(SourceError, match="only live models"):
-        layertap.attach(str(tmp_path / "m.tflite"))
+    for path in ("m.tflite", "m.pt"):
+        with pytest.raises(SourceError, match=r"only live models .* not a file"):
+            layertap.attach(str(tmp_path / path))
+    with pytest.raises(SourceError, match="a object is no file"):
+        layertap.open(object(), runtime="tflm")
     with pytest.raises(StoreError, match="there is no run"):
         layertap.load(tmp_path / "absent.zarr")

@@ -16,12 +16,12 @@ from layertap.core.captures import Run
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feeds, make_feeds
 from layertap.core.graph import Graph
-from layertap.core.plan import Plan, make_plan
+from layertap.core.plan import Plan, check_readable, make_plan
 from layertap.core.protocols import Exporter, Grouping, Json, Session
 from layertap.core.run import OnProgress, execute, weights_digest
 from layertap.core.select import Selector, select
 from layertap.core.units import parse_bytes
-from layertap.errors import LayertapError, PlanError, SourceError, StoreError
+from layertap.errors import LayertapError, PlanError, SelectionError, SourceError, StoreError
 from layertap.runtimes.registry import Runtime, find_runtime, source_path
 from layertap.store.memory import MemoryStore
 
@@ -74,7 +74,7 @@ class Model:
         *,
         samples: int | None = None,
         batch_size: int | None = None,
-        budget: int | str | None = None,
+        budget: float | str | None = None,
     ) -> Plan:
         """What :meth:`capture` would read: shapes, dtypes and exact bytes per tap and in all.
 
@@ -98,7 +98,7 @@ class Model:
         to: str | Path | None = None,
         batch_size: int | None = None,
         keep_inputs: bool = False,
-        budget: int | str | None = None,
+        budget: float | str | None = None,
         compression: str | None = None,
         resume: bool = False,
         overwrite: bool = False,
@@ -138,9 +138,16 @@ class Model:
         return load(to)
 
     def read(self, name: str) -> Array:
-        """The raw value of a weight, without running the model."""
-        (tap,) = select(self.graph, name)
-        return self.session.read(tap)
+        """The raw value of a weight, without running the model. Raises SelectionError for a name
+        that more than one tap goes by."""
+        found = select(self.graph, name)
+        if len(found) > 1:
+            raise SelectionError(
+                f"{name!r} matches {len(found)} tap points, one is read at a time",
+                hint=f"name one: {', '.join(tap.name for tap in found[:3])}, ...",
+            )
+        check_readable(found)
+        return self.session.read(found[0])
 
     def export(
         self,
@@ -274,9 +281,14 @@ def attach(
     The context manager gives a mapping from tap names to the values of the latest call. Raises
     UnknownSource for what is not a live Keras or PyTorch model.
     """
-    module = find_runtime(model).load()
-    if not hasattr(module, "attach"):
-        raise SourceError("only live models can be attached to", hint="use layertap.open instead")
+    row = find_runtime(model)
+    module = row.load()
+    if isinstance(model, str | Path) or not hasattr(module, "attach"):
+        what = "a file" if isinstance(model, str | Path) else f"the runtime {row.name!r}"
+        raise SourceError(
+            f"only live models of Keras and PyTorch can be attached to, not {what}",
+            hint="use layertap.open instead",
+        )
     attached: AbstractContextManager[Mapping[str, Any]] = module.attach(model, taps, **options)
     return attached
 
@@ -306,7 +318,7 @@ def _option_names(row: Runtime) -> list[str]:
     return list(inspect.signature(row.load().open).parameters)[1:]
 
 
-def _budget(budget: int | str | None) -> int | None:
+def _budget(budget: float | str | None) -> int | None:
     if budget is None:
         return None
     try:

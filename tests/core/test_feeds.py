@@ -95,6 +95,14 @@ def test_floats_are_quantized_and_integers_taken_as_they_are() -> None:
         feeds(np.array([[200]]), spec)
 
 
+def test_nothing_stands_for_nan_in_a_quantized_input() -> None:
+    spec = (InputSpec("x", "int8", (None, 2), Quantization((0.5,), (3,))),)
+    ((feed, _),) = feeds(np.array([[np.inf, -np.inf]]), spec)
+    assert feed["x"].tolist() == [[127, -128]]
+    with pytest.raises(FeedError, match="'x' holds NaN"):
+        feeds(np.array([[np.nan, 1]]), spec)
+
+
 def test_without_a_batch_axis() -> None:
     spec = (InputSpec("x", "float32", (3,)),)
     ((feed, samples),) = feeds(np.ones(3, np.float32), spec, batched=False)

@@ -51,6 +51,8 @@ def names(selector: object) -> list[str]:
         (["dense", "x"], ["x", "dense"]),
         (lambda tap: tap.dtype == "float32", ["x", "conv2d/relu", "conv2d/kernel"]),
         (["x", lambda tap: tap.op == "FULLY_CONNECTED"], ["x", "dense"]),
+        (GRAPH["x"], ["x"]),
+        ([GRAPH["dense"], GRAPH["odd|name (a&b)"]], ["odd|name (a&b)", "dense"]),
     ],
 )
 def test_selects(selector: object, expected: list[str]) -> None:
@@ -95,6 +97,12 @@ def test_nothing_matches_without_near_names() -> None:
 def test_bad_syntax_says_where(selector: str, what: str) -> None:
     with pytest.raises(SelectionError, match=what):
         names(selector)
+
+
+def test_what_is_no_selector() -> None:
+    for selector in (3, [3]):
+        with pytest.raises(SelectionError, match="3 is no selector"):
+            names(selector)
 
 
 atoms = st.sampled_from(["conv*", "op:add", "dense", "#5", "*", "re:conv", "~dense", "kind:state"])

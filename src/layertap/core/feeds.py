@@ -269,6 +269,11 @@ def _cast(array: Array, spec: InputSpec, dtype: np.dtype[Any]) -> Array:
     if array.dtype == dtype:
         return array
     if is_real(array.dtype) and spec.quantization is not None:
+        if np.isnan(array).any():
+            raise FeedError(
+                f"the input {spec.name!r} holds NaN, which no {spec.dtype} stands for",
+                hint="replace what is missing by a number",
+            )
         return spec.quantization.quantize(array, dtype)
     if is_real(array.dtype) and is_real(dtype):
         return array.astype(dtype)

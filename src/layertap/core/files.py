@@ -13,6 +13,10 @@ def read_whole(source: str | Path | bytes) -> bytes:
     """The bytes of a file, or ``source`` itself if it is the bytes. Raises SourceError."""
     if isinstance(source, bytes):
         return source
+    if not isinstance(source, str | Path):
+        raise SourceError(
+            f"a {type(source).__name__} is no file", hint="pass the path of a file, or its bytes"
+        )
     try:
         return Path(source).read_bytes()
     except OSError as error:

@@ -20,13 +20,13 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import get_args
+from typing import TypeGuard, get_args
 
 from layertap.core.graph import COMPUTED, Graph, Kind, TapPoint
 from layertap.errors import NoSuchTap, SelectionError
 
 Predicate = Callable[[TapPoint], bool]
-Selector = str | Predicate | Iterable["str | Predicate"] | None
+Selector = str | TapPoint | Predicate | Iterable["str | TapPoint | Predicate"] | None
 
 _NATIVE = re.compile(r"(?:s\d+/)?#\d+")
 _KINDS = get_args(Kind)
@@ -40,10 +40,18 @@ def compile_selector(selector: Selector) -> Predicate:
     """
     if selector is None:
         return _computed
-    if callable(selector):
-        return selector
     if isinstance(selector, str):
         return _Parser(selector).predicate()
+    if isinstance(selector, TapPoint):
+        name = selector.name
+        return lambda tap: tap.name == name
+    if callable(selector):
+        return selector
+    if not isinstance(selector, Iterable):
+        raise SelectionError(
+            f"{selector!r} is no selector",
+            hint="give a pattern, a tap point, a callable, or a list of these",
+        )
     parts = [compile_selector(part) for part in selector]
     return lambda tap: any(part(tap) for part in parts)
 
@@ -54,7 +62,7 @@ def select(graph: Graph, selector: Selector) -> tuple[TapPoint, ...]:
     A list or tuple is a union whose every member must match something. Raises SelectionError on
     bad syntax and NoSuchTap, with near names, when nothing matches.
     """
-    if selector is None or isinstance(selector, str) or callable(selector):
+    if not is_union(selector):
         return _select_one(graph, selector)
     chosen = {tap.name for part in selector for tap in _select_one(graph, part)}
     if not chosen:
@@ -62,7 +70,13 @@ def select(graph: Graph, selector: Selector) -> tuple[TapPoint, ...]:
     return tuple(tap for tap in graph if tap.name in chosen)
 
 
-def _select_one(graph: Graph, selector: str | Predicate | None) -> tuple[TapPoint, ...]:
+def is_union(selector: Selector) -> TypeGuard[Iterable[str | TapPoint | Predicate]]:
+    """Whether ``selector`` is several selectors, such as a list."""
+    one = isinstance(selector, str | TapPoint) or callable(selector)
+    return isinstance(selector, Iterable) and not one
+
+
+def _select_one(graph: Graph, selector: Selector) -> tuple[TapPoint, ...]:
     if isinstance(selector, str) and selector in graph:
         return (graph[selector],)
     predicate = compile_selector(selector)
@@ -76,6 +90,8 @@ def _select_one(graph: Graph, selector: str | Predicate | None) -> tuple[TapPoin
 
 def no_such_tap(graph: Graph, selector: object) -> NoSuchTap:
     """The error for a selector that matches nothing in ``graph``, with near names."""
+    if isinstance(selector, TapPoint):
+        selector = selector.name
     if not isinstance(selector, str):
         return NoSuchTap("the selector matches no tap point", hint="see the model's graph")
     wanted = selector.strip("*?").lower()

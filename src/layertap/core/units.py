@@ -9,12 +9,12 @@ _FACTORS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
 
 
-def parse_bytes(size: int | str, *, binary: bool = False) -> int:
+def parse_bytes(size: float | str, *, binary: bool = False) -> int:
     """``4096``, ``"512 MiB"``, ``"2GB"`` or ``"96K"`` in bytes; K, M, G are powers of 1000, or
     with ``binary`` of 1024, as for the memory of chips; Ki, Mi, Gi always powers of 1024. Raises
     ValueError for anything else."""
-    if isinstance(size, int):
-        return size
+    if isinstance(size, int | float):
+        return int(size)
     found = _SIZE.fullmatch(size)
     if found is None or found[2].lower() not in _FACTORS:
         example = "4096, 512MiB or 2GB" if not binary else "98304, 96K or 96KiB"

@@ -16,7 +16,14 @@ from torch import nn
 from layertap import recording
 from layertap.core.dtypes import Array
 from layertap.core.graph import Graph, Kind, TapPoint
-from layertap.core.select import Predicate, Selector, compile_selector, no_such_tap, select
+from layertap.core.select import (
+    Predicate,
+    Selector,
+    compile_selector,
+    is_union,
+    no_such_tap,
+    select,
+)
 from layertap.errors import RunError, SourceError
 from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog, Slot, is_compiled
@@ -67,8 +74,8 @@ class Attached(Mapping[str, Array]):
         self._names = Names(self._catalog, self._arguments.inputs)
         self._graph = promised(self._catalog, self._arguments.inputs, self._names).graph
         self._builder = Builder(self._catalog, self._names)
-        self._selector = selector
-        self._wanted: Predicate = compile_selector(_canonical(self._graph, selector))
+        self._selector = _canonical(self._graph, selector)
+        self._wanted: Predicate = compile_selector(self._selector)
         self._chosen: dict[Key, str | None] = {}
         self._values: dict[Key, torch.Tensor] = {}
         self._calls = [0] * len(self._catalog.slots)
@@ -79,7 +86,7 @@ class Attached(Mapping[str, Array]):
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        _check(self._graph, _canonical(self._graph, self._selector))
+        _check(self._graph, self._selector)
         listeners = [
             Listener(slot.module, partial(self._entered, slot), partial(self._left, slot))
             for slot in self._catalog.slots
@@ -194,16 +201,16 @@ class Attached(Mapping[str, Array]):
 
 def _canonical(graph: TorchGraph, selector: Selector) -> Selector:
     """``selector`` with a module's further names replaced by its first."""
-    if selector is None or callable(selector):
-        return selector
     if isinstance(selector, str):
         return graph.canonical(selector)
-    return [part if callable(part) else graph.canonical(part) for part in selector]
+    if not is_union(selector):
+        return selector
+    return [graph.canonical(part) if isinstance(part, str) else part for part in selector]
 
 
 def _check(graph: TorchGraph, selector: Selector) -> None:
     """Raise NoSuchTap for what cannot match, whatever the calls will be."""
-    if selector is not None and not isinstance(selector, str) and not callable(selector):
+    if is_union(selector):
         for part in selector:
             _check(graph, part)
     elif not (isinstance(selector, str) and _could_match(graph, selector)):
