@@ -16,7 +16,7 @@ from layertap.firmware.generate.arena_size import ArenaSize, given, predicted, w
 from layertap.firmware.generate.folder import write_folder
 from layertap.firmware.generate.operators import registrations
 from layertap.firmware.generate.platforms import Platform, platform_named
-from layertap.firmware.generate.project import Project, is_yours, project_files
+from layertap.firmware.generate.project import Kind, Project, is_yours, project_files
 from layertap.firmware.generate.tap_table import check_can_be_outputs, tap_table
 from layertap.runtimes.tflm import TflmSession
 from layertap.tflite.edit import with_outputs
@@ -41,7 +41,8 @@ class Firmware:
     and ``removed`` what became of them. ``operators`` are those that the firmware registers,
     ``custom`` the C++ functions that you write, by operator. ``arena`` is its size in bytes on
     32-bit chips, ``arena_origin`` where that comes from. ``taps`` are sent from the start; all of
-    ``readable`` can be asked for. ``port`` is where the host finds such a board.
+    ``readable`` can be asked for. ``port`` is where the host finds such a board. ``kind``:
+    ``"host"`` drives it, or it runs by itself with its taps ``"fixed"`` or as ``"outputs"``.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Firmware:
     taps: tuple[str, ...]
     readable: int
     port: str
+    kind: Kind
 
 
 def generate_firmware(
@@ -132,6 +134,7 @@ def generate_firmware(
         taps=tuple(tap.point.name for tap in table.chosen),
         readable=len(table.taps),
         port=chosen.port,
+        kind=project.kind,
     )
 
 
@@ -186,7 +189,8 @@ def _first_that_loads(data: bytes, least: int, why: str) -> int:
         if isinstance(error, MissingRuntime):
             raise PlanError(
                 f"how large an arena the model needs is not known: {why}",
-                hint="give arena, as in arena='96K', or have it tried: pip install 'layertap[tflm]'",
+                hint="give arena, as in arena='96K', or install the wheel that tries it: "
+                "pip install 'layertap[tflm]'",
             ) from error
         size *= 2
     assert error is not None
@@ -198,7 +202,7 @@ def _first_that_loads(data: bytes, least: int, why: str) -> int:
 
 
 def _failure(data: bytes, arena: int) -> LayertapError | None:
-    """Why the interpreter on this machine does not take a model with this arena, None if it does."""
+    """Why the interpreter on this machine does not take a model with this arena, if so."""
     try:
         with closing(TflmSession(data, arena=arena)) as session:
             names = set(session.model.subgraphs[MAIN].outputs)

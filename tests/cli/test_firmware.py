@@ -17,9 +17,16 @@ def test_the_folder_is_told(cli, int8_model, tmp_path):
     assert "operators ADD, CONV_2D" in result.stdout
     assert "sends     1 of 9 taps" in result.stdout
     assert "written   CMakeLists.txt" in result.stdout
-    assert "listen /dev/ttyACM0 -m" in result.stdout
+    assert "--runtime device --port /dev/ttyACM0" in result.stdout
     again = cli("firmware", int8_model, "-t", "pool", "--platform", "pico", "-o", tmp_path / "fw")
     assert "unchanged all 11 files" in again.stdout
+
+
+def test_what_comes_next_depends_on_who_drives_the_board(cli, int8_model, tmp_path):
+    fixed = cli("firmware", int8_model, "-t", "pool", "--fixed", "-o", tmp_path / "a")
+    assert "listen exec:build/firmware -m" in fixed.stdout
+    outputs = cli("firmware", int8_model, "-t", "pool", "--outputs", "-o", tmp_path / "b")
+    assert outputs.stdout.endswith(f"next      {tmp_path}/b/README.md\n")
 
 
 def test_json(cli_json, int8_model, tmp_path):

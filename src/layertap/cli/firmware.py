@@ -69,26 +69,18 @@ def _tell(made: Firmware, model: str) -> None:
     lines += [f"left      {path}, which you have changed" for path in made.left]
     if not made.written:
         lines.append(f"unchanged all {len(made.unchanged)} files")
-    readme = shlex.quote(f"{made.folder}/README.md")
     for line in lines:
         print(printable(line))
-    print(f"next      {readme}, then {_next(made, model)}")
+    print(f"next      {shlex.quote(str(made.folder / 'README.md'))}{_then(made, model)}")
 
 
-def _next(made: Firmware, model: str) -> str:
-    listens = [program(), "listen", made.port, "-m", model]
-    asks = [
-        program(),
-        "capture",
-        model,
-        "--runtime",
-        "device",
-        "--port",
-        made.port,
-        "--random",
-        "0",
-    ]
-    return shlex.join(listens if made.taps else asks)
+def _then(made: Firmware, model: str) -> str:
+    """The command for when the board runs; the port is a guess."""
+    if made.kind == "outputs":
+        return ""
+    asks = ["capture", model, "--runtime", "device", "--port", made.port, "--random", "0"]
+    words = ["listen", made.port, "-m", model] if made.kind == "fixed" else asks
+    return f", then {program()} {shlex.join(words)}"
 
 
 __all__ = ["firmware"]

@@ -49,7 +49,9 @@ def renumber(folder: Path, version: int) -> None:
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("standard", ["c++17", "c++20"])
 def test_model_and_taps(folder: Path, compiler: str, standard: str) -> None:
-    (folder / "use.cpp").write_text('#include "taps.h"\nstatic_assert(model::tap_pool == 14, "");\n')
+    (folder / "use.cpp").write_text(
+        '#include "taps.h"\nstatic_assert(model::tap_pool == 14, "");\n'
+    )
     for source in ("model.cpp", "use.cpp"):
         assert check(folder, source, compiler, standard) == ""
 

@@ -11,6 +11,7 @@ from layertap.firmware.wire.decoder import Damage, Decoder, Event, Kind, Text
 from layertap.firmware.wire.messages import (
     FAILED,
     NO_ROOM,
+    OK,
     OUT_OF_RANGE,
     STARTED,
     UNABLE,
@@ -102,15 +103,21 @@ class Link:
             _log.debug("%s: %s", self.transport.name, event.message)
             if event.kind is Kind.WIRE:
                 raise self.decoder.diagnosis() or WireError(event.message)
-        elif isinstance(event, Hello) and event.reason != STARTED:
-            self.asked = max(0, self.asked - 1)
         elif isinstance(event, Hello):
-            self.asked = 0
+            self.asked = 0 if event.reason == STARTED else max(0, self.asked - 1)
+        elif isinstance(event, Answer) and event.command == 0 and event.status != OK:
+            # Nobody asked: the firmware cannot do its work at all.
+            raise RuntimeFailure(
+                f"the board on {self.transport.name} says: "
+                f"{event.text or STATUS.get(event.status, f'status {event.status}')}",
+                hint="mend its firmware: docs/device-troubles.md",
+            )
         return event
 
     def greeting(self, *, ask: bool = True) -> Hello:
         """The next HELLO, asked for where the transport allows it. Raises RuntimeFailure when the
-        board is silent, WireError when what it says is none of layertap's."""
+        board is silent or says that it cannot run, WireError when what it says is none of
+        layertap's."""
         start = time.monotonic()
         deadline, asked = start + self.timeout, -1.0
         while time.monotonic() < deadline:
@@ -121,6 +128,11 @@ class Link:
             event = self.receive(min(deadline, now + _ASK_AGAIN))
             if isinstance(event, Hello):
                 return event
+            if isinstance(event, Answer) and not event.command and event.status:
+                raise RuntimeFailure(
+                    f"the board on {self.transport.name} cannot run the model: {event.text}",
+                    hint="generated firmware is made anew with layertap firmware",
+                )
         raise self.silence()
 
     def command(self, message: FromHost) -> Answer:

@@ -33,13 +33,16 @@ tflite::MicroInterpreter &interpreter() {
   return runs;
 }
 
+// Without a HELLO, which would say that all is well.
+void complain() { layertap_send_answer(host.encoder(), 0, 0, LAYERTAP_FAILED, trouble); }
+
 void start() {
   wire_port::start();
   if (interpreter().AllocateTensors() != kTfLiteOk && trouble == nullptr) {
-    trouble = "AllocateTensors() failed: the arena may be too small, layertap firmware --arena BYTES";
+    trouble = "AllocateTensors() failed: the arena may be too small: layertap firmware --arena BYTES";
   }
   probe.arena(sizeof arena, interpreter().arena_used_bytes());
-  if (trouble != nullptr) probe.answer(nullptr, LAYERTAP_FAILED, trouble);
+  if (trouble != nullptr) complain();
 }
 
 void step() {

@@ -38,11 +38,14 @@ layertap::Board<Probe> &board() {
   return obeys;
 }
 
+// Without a HELLO, which would say that all is well.
+void complain() { layertap_send_answer(host.encoder(), 0, 0, LAYERTAP_FAILED, trouble); }
+
 void start() {
   wire_port::start();
   probe.select(model::kMask, sizeof model::kMask);
   if (interpreter().AllocateTensors() != kTfLiteOk && trouble == nullptr) {
-    trouble = "AllocateTensors() failed: the arena may be too small, layertap firmware --arena BYTES";
+    trouble = "AllocateTensors() failed: the arena may be too small: layertap firmware --arena BYTES";
   }
   if (trouble == nullptr) board();
 }
@@ -53,7 +56,7 @@ void step() {
   if (trouble == nullptr) {
     board().receive(static_cast<uint8_t>(byte));
   } else if (byte == 0xF5) {  // a command begins
-    probe.answer(nullptr, LAYERTAP_FAILED, trouble);
+    complain();
   }
 }
 

@@ -41,7 +41,7 @@ void start() {
   wire_port::start();
   if (interpreter().AllocateTensors() != kTfLiteOk || !taps.bind(interpreter())) ready = false;
   if (!ready) {
-    MicroPrintf("AllocateTensors() failed: the arena may be too small, layertap firmware --arena BYTES");
+    MicroPrintf("AllocateTensors() failed: the arena may be too small: layertap firmware --arena BYTES");
   }
 }
 
