@@ -95,6 +95,13 @@ def test_taps_of_another_model_do_not_compile(folder: Path, tmp_path: Path) -> N
     assert "taps.h belongs to another model than model.h" in check(folder, "taps.h")
 
 
+def test_an_older_standard_is_said(made: Path) -> None:
+    """Arduino's core for mbed boards compiles as C++14."""
+    assert "needs C++17: compile with -std=gnu++17" in check(
+        made, "layertap_tflm.h", standard="gnu++14"
+    )
+
+
 def test_both_headers_are_of_one_version(folder: Path) -> None:
     """layertap_tflm.h says so first, before the compiler looks for TensorFlow Lite Micro."""
     renumber(folder, 2)

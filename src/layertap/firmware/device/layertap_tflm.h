@@ -23,6 +23,10 @@
 #ifndef LAYERTAP_TFLM_H_
 #define LAYERTAP_TFLM_H_
 
+#if __cplusplus < 201703L
+#error "layertap_tflm.h needs C++17: compile with -std=gnu++17"
+#endif
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
