@@ -17,7 +17,7 @@ def test_the_folder_is_told(cli, int8_model, tmp_path):
     assert "operators ADD, CONV_2D" in result.stdout
     assert "sends     1 of 9 taps" in result.stdout
     assert "written   CMakeLists.txt" in result.stdout
-    assert "--runtime device --port /dev/ttyACM0" in result.stdout
+    assert "--port /dev/ttyACM0" in result.stdout
     again = cli("firmware", int8_model, "-t", "pool", "--platform", "pico", "-o", tmp_path / "fw")
     assert "unchanged all 11 files" in again.stdout
 

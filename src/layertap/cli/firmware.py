@@ -78,7 +78,7 @@ def _then(made: Firmware, model: str) -> str:
     """The command for when the board runs; the port is a guess."""
     if made.kind == "outputs":
         return ""
-    asks = ["capture", model, "--runtime", "device", "--port", made.port, "--random", "0"]
+    asks = ["capture", model, "--port", made.port, "--random", "0"]
     words = ["listen", made.port, "-m", model] if made.kind == "fixed" else asks
     return f", then {program()} {shlex.join(words)}"
 
