@@ -35,7 +35,7 @@ from layertap.errors import (
     Untappable,
     WireError,
 )
-from layertap.firmware.wire.messages import Hello, pack
+from layertap.firmware.wire.messages import Answer, Hello, pack
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 from layertap.testing.tflite_cases import known_model
 
@@ -523,6 +523,16 @@ def test_another_wire_version(tmp_path: Path) -> None:
     with pytest.raises(WireError, match="wire version 2") as caught:
         layertap.open(boardmodel.MODEL, "device", port=tmp_path / "log")
     assert "update layertap" in caught.value.hint
+
+
+def test_a_board_that_cannot_run_says_why(tmp_path: Path) -> None:
+    words = Answer(0, 0, 5, "the arena is too small by 120 bytes")
+    (tmp_path / "log").write_bytes(pack(words, 0))
+    with pytest.raises(RuntimeFailure, match="cannot run the model: the arena is too") as caught:
+        layertap.open(boardmodel.MODEL, "device", port=tmp_path / "log")
+    assert "layertap firmware" in caught.value.hint
+    with pytest.raises(RuntimeFailure, match="cannot run the model: the arena is too"):
+        layertap.listen(tmp_path / "log", boardmodel.MODEL, samples=1)
 
 
 def test_a_file_cannot_be_driven(tmp_path: Path) -> None:

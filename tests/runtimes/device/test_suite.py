@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import testboard
 from boardtaps import expected
 from hypothesis import strategies as st
+from tflm_tree import HOST, Tree
+from toolchain import tool
 
 import layertap
 from layertap.core.dtypes import Array
@@ -95,3 +98,49 @@ def computed(feed: Mapping[str, Array]) -> Mapping[str, Array]:
     with layertap.open(boardmodel.MODEL, "device") as model:
         values, _ = expected(model.graph, feed)
         return {tap.name: values[tap.name] for tap in model.graph if tap.kind in COMPUTED}
+
+
+class TestOnTflm(BoardSuite):
+    """The firmware that layertap generates, with the real micro interpreter in it."""
+
+    pytestmark = pytest.mark.timeout(600)
+    examples = 5
+
+    @pytest.fixture(autouse=True)
+    def _built(self, firmware: str) -> None:
+        self.firmware = firmware
+
+    def port(self, data: bytes) -> str:
+        assert data == known_model().data
+        return self.firmware
+
+    def make_case(self) -> Case:
+        return self.known(known_model())
+
+    def random_cases(self) -> st.SearchStrategy[Case]:
+        """The one model that the firmware has, fed with anything."""
+        known = known_model()
+        (name, value), numbers = next(iter(known.feed.items())), st.integers(-50, 50)
+        drawn = st.lists(numbers, min_size=value.size, max_size=value.size)
+        return drawn.map(
+            lambda fed: self._fed({name: np.array(fed, np.float32).reshape(value.shape)})
+        )
+
+    def _fed(self, feed: Mapping[str, Array]) -> Case:
+        known = known_model()
+        with layertap.open(known.data, "tflm") as host:
+            oracle = {name: capture.raw for name, capture in host.capture(feed).items()}
+        return self.case_of(known.data, feed, oracle, *known.outputs)
+
+
+@pytest.fixture(scope="module")
+def firmware(tflm_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The port of a board of this machine, or an emulated one, that runs the known model."""
+    pytest.importorskip("tflite_micro")
+    folder = tmp_path_factory.mktemp("firmware")
+    platform = "generic" if tflm_tree.machine == HOST else "qemu-mps2"
+    layertap.generate_firmware(known_model().data, folder, platform)
+    command = [tool("make"), "-s", f"TFLM_DIR={tflm_tree.folder}"]
+    subprocess.run(command, cwd=folder, check=True, timeout=300)
+    (program,) = (path for path in (folder / "build").iterdir() if path.stem == "firmware")
+    return tflm_tree.port(program)

@@ -77,7 +77,8 @@ class Link:
         """The next event but text, which goes to the log; None when none comes until the time
         ``until`` (of the monotonic clock).
 
-        Raises Ended, RuntimeFailure, and WireError for a board that speaks another wire version.
+        Raises Ended, RuntimeFailure also for a board that says that it cannot run, and WireError
+        for one that speaks another wire version.
         """
         while True:
             while self._events:
@@ -108,16 +109,16 @@ class Link:
         elif isinstance(event, Answer) and event.command == 0 and event.status != OK:
             # Nobody asked: the firmware cannot do its work at all.
             raise RuntimeFailure(
-                f"the board on {self.transport.name} says: "
+                f"the board on {self.transport.name} cannot run the model: "
                 f"{event.text or STATUS.get(event.status, f'status {event.status}')}",
-                hint="mend its firmware: docs/device-troubles.md",
+                hint="mend its firmware (docs/device-troubles.md), or have it made anew with "
+                "layertap firmware",
             )
         return event
 
     def greeting(self, *, ask: bool = True) -> Hello:
         """The next HELLO, asked for where the transport allows it. Raises RuntimeFailure when the
-        board is silent or says that it cannot run, WireError when what it says is none of
-        layertap's."""
+        board is silent, WireError when what it says is none of layertap's."""
         start = time.monotonic()
         deadline, asked = start + self.timeout, -1.0
         while time.monotonic() < deadline:
@@ -128,11 +129,6 @@ class Link:
             event = self.receive(min(deadline, now + _ASK_AGAIN))
             if isinstance(event, Hello):
                 return event
-            if isinstance(event, Answer) and not event.command and event.status:
-                raise RuntimeFailure(
-                    f"the board on {self.transport.name} cannot run the model: {event.text}",
-                    hint="generated firmware is made anew with layertap firmware",
-                )
         raise self.silence()
 
     def command(self, message: FromHost) -> Answer:

@@ -19,7 +19,7 @@ READ_BYTES = 1 << 18
 
 _SERVERS = (
     "is the server running? RTT: OpenOCD 'rtt server start 9090 0', J-Link port 19021, "
-    "probe-rs with --rtt"
+    "probe-rs the socket of an up channel in Embed.toml"
 )
 
 
