@@ -13,6 +13,7 @@ import numpy as np
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import Graph, TapPoint
+from layertap.core.messages import brief
 from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Emit, Json, Pass
 from layertap.errors import (
@@ -247,7 +248,7 @@ class KerasSession:
             raise
         except Exception as error:
             raise RuntimeFailure(
-                f"Keras failed while running the model: {_brief(error)}",
+                f"Keras failed while running the model: {brief(error)}",
                 hint="run the model on this input without layertap to see whether it takes it",
             ) from error
 
@@ -344,7 +345,7 @@ class KerasSession:
     def _refused(self, specs: Specs, error: Exception) -> FeedError:
         given = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in specs.items())
         return FeedError(
-            f"the model does not take this input: {_brief(error)}",
+            f"the model does not take this input: {brief(error)}",
             hint=f"it was called with {given}",
         )
 
@@ -392,8 +393,3 @@ def _signature(arrays: Mapping[str, Array]) -> Any:
 def _dtype(array: Array) -> str:
     """The dtype as Keras calls it."""
     return "string" if array.dtype.kind in "USO" else str(array.dtype)
-
-
-def _brief(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0] or type(error).__name__
-    return text if len(text) <= 300 else text[:300] + "..."

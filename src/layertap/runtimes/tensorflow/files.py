@@ -15,9 +15,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from layertap.core.messages import brief
 from layertap.errors import CorruptModel, SourceError, UnknownSource
 from layertap.runtimes.tensorflow.graphs import Interface, open_graph
-from layertap.runtimes.tensorflow.live import brief
 from layertap.runtimes.tensorflow.opened import Opened
 from layertap.runtimes.tensorflow.variables import Restored, Unknown, Variable, declared, stored
 from layertap.runtimes.tfgraph.scope import Node, flatten

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from layertap import recording
 from layertap.core.feeds import Feed, InputSpec
+from layertap.core.messages import brief
 from layertap.errors import FeedError, SourceError
 from layertap.runtimes.tensorflow.opened import Input, Opened
 from layertap.runtimes.tensorflow.variables import Live, Variable
@@ -21,14 +22,6 @@ from layertap.runtimes.tfgraph.scope import Ref, flatten
 def static_shape(shape: Any) -> Shape | None:
     """A TensorShape as a tuple, None where the rank is unknown."""
     return None if shape.rank is None else tuple(shape.as_list())
-
-
-def brief(error: BaseException) -> str:
-    """The line of a message of TensorFlow's that says what is wrong."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    in_user_code = bool(lines) and lines[0] == "in user code:"
-    text = (lines[-1] if in_user_code else lines[0]) if lines else type(error).__name__
-    return text if len(text) <= 300 else text[:300] + "..."
 
 
 def open_concrete(function: Any, origin: str) -> Opened:
@@ -198,4 +191,4 @@ def open_function(function: Any) -> Opened | Untraced:
     return open_concrete(concrete, origin(function))
 
 
-__all__ = ["Untraced", "brief", "named_outputs", "open_concrete", "open_function"]
+__all__ = ["Untraced", "named_outputs", "open_concrete", "open_function"]

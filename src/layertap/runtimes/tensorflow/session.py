@@ -13,13 +13,14 @@ import tensorflow as tf
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec, as_array
 from layertap.core.graph import Graph, TapPoint, format_shape
+from layertap.core.messages import brief
 from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Emit, Json, Pass
 from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure
 from layertap.runtimes.tensorflow.batching import Batching, batching
 from layertap.runtimes.tensorflow.catalog import Catalog, catalog
 from layertap.runtimes.tensorflow.export import extractor, save
-from layertap.runtimes.tensorflow.live import Untraced, brief
+from layertap.runtimes.tensorflow.live import Untraced
 from layertap.runtimes.tensorflow.opened import Input, Opened
 from layertap.runtimes.tensorflow.reading import Reading, Shared
 

@@ -1,0 +1,29 @@
+"""What a framework's own error message says, in one line."""
+
+from __future__ import annotations
+
+import re
+
+_MOST = 300
+_STYLE = re.compile(r"\x1b\[\d*m")
+_NODE = "[[{{node"
+"""How TensorFlow goes on after it has said what went wrong, and where the lines of code were."""
+
+
+def brief(error: BaseException) -> str:
+    """The line of ``error`` that says what is wrong: the first, unless that is a mere heading of
+    TensorFlow's or Keras's."""
+    text = _STYLE.sub("", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    found = lines[0]
+    if found == "in user code:":
+        found = lines[-1]
+    elif found == "Graph execution error:":
+        end = next((i for i, line in enumerate(lines) if line.startswith(_NODE)), len(lines))
+        found = lines[end - 1]
+    elif found.startswith("Exception encountered when calling") and len(lines) > 1:
+        found = f"{found.rstrip('.')}: {lines[1]}"
+    return found if len(found) <= _MOST else found[:_MOST] + "..."
+
+
+__all__ = ["brief"]

@@ -1,0 +1,39 @@
+"""The line that matters, of messages as the frameworks write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from layertap.core.messages import brief
+
+IN_A_GRAPH = """Graph execution error:
+
+Detected at node g_0 defined at (most recent call last):
+  File "model.py", line 4, in <module>
+
+indices[0,0] = 99 is not in [0, 10)
+\t [[{{node g_0}}]] [Op:__inference_compute_67]"""
+
+IN_A_LAYER = """Exception encountered when calling Embedding.call().
+
+\x1b[1mindex out of range in self\x1b[0m
+
+Arguments received by Embedding.call():"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("  shapes differ\nat line 3", "shapes differ"),
+        ("in user code:\n\n  File 'a.py'\n\n  ValueError: no", "ValueError: no"),
+        (IN_A_GRAPH, "indices[0,0] = 99 is not in [0, 10)"),
+        (
+            IN_A_LAYER,
+            "Exception encountered when calling Embedding.call(): index out of range in self",
+        ),
+        ("x" * 500, "x" * 300 + "..."),
+        ("", "ValueError"),
+    ],
+)
+def test_what_is_wrong(text: str, line: str) -> None:
+    assert brief(ValueError(text)) == line
