@@ -135,6 +135,8 @@ def test_a_list_of_arrays_is_a_value_that_the_model_may_take() -> None:
         assert feed["images"] is value
     ((feed, _),) = feeds({"images": [[1, 2], [3, 4]]}, spec)
     assert feed["images"].shape == (2, 2)
+    with pytest.raises(FeedError, match="'x' is a dict that NumPy cannot read"):
+        feeds({"x": {"a": a}})
     with pytest.raises(FeedError, match="'images' is a list that NumPy cannot read"):
         feeds({"images": [[1, 2], [3]]}, spec)
 

@@ -257,7 +257,10 @@ def _conform(value: Any, spec: InputSpec, batched: bool) -> Any:
 def as_array(name: str, value: Any) -> Array:
     """What is fed for the input ``name`` as a NumPy array. Raises FeedError."""
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
+        if array.dtype.hasobject and not is_array(value):
+            raise TypeError("it would be an array of Python objects")
+        return array
     except (TypeError, ValueError, RuntimeError) as error:
         raise FeedError(
             f"the input {name!r} is {_a(value)} that NumPy cannot read: {error}",

@@ -103,6 +103,18 @@ def test_a_function_without_inputs() -> None:
         assert model.capture({})["Identity"].raw.tolist() == [[[3.0, 3.0], [3.0, 3.0]]]
 
 
+def test_a_dict_is_fed_by_its_keys() -> None:
+    row = tf.TensorSpec((None, 3), tf.float32)
+
+    @signed({"b": row, "a": row})
+    def function(x: Any) -> Any:
+        return tf.subtract(x["a"], x["b"], name="difference")
+
+    with layertap.open(function) as model:
+        run = model.capture({"b": ROWS * 0, "a": ROWS}, "difference")
+        np.testing.assert_array_equal(run["difference"].raw, ROWS)
+
+
 def test_texts_can_be_fed() -> None:
     function = signed(tf.TensorSpec((None,), tf.string))(lambda x: tf.strings.length(x))
     with layertap.open(function) as model:

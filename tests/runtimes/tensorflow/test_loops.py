@@ -139,6 +139,20 @@ def test_map_over_the_samples_is_known_in_full() -> None:
         np.testing.assert_array_equal(run["each/while/body/sum"].raw, [ROWS.sum(1)])
 
 
+def test_types_that_lists_cannot_hold_say_so(generation: str) -> None:
+    narrow = tf.dtypes.experimental.float8_e4m3fn
+
+    def build(x: Any) -> None:
+        def body(i: Any, h: Any) -> Any:
+            return i + 1, tf.add(tf.cast(tf.cast(h, narrow, name="narrow"), h.dtype), 1, name="h")
+
+        tf.while_loop(lambda i, _: i < 2, body, (0, x), name="loop")
+
+    with layertap.open(graph_of(build)) as model:
+        assert "float8_e4m3fn" in tap_of(model, "narrow").untappable
+        assert tap_of(model, "h").name in model.capture(ROWS)
+
+
 def test_one_of_several_branches() -> None:
     @tf.function(input_signature=[tf.TensorSpec((None, 3)), tf.TensorSpec((), tf.int32)])
     def chosen(x: Any, which: Any) -> Any:

@@ -206,9 +206,10 @@ class _Lister:
         self._names[inside.path, ref] = name
         reason = reason or (why if read is None else "")
         kind, per, sample = self._kind(ref, inside, read is not None, one, two)
-        reason = (
-            reason or _not_an_array(tap_type) or (_unstable(one) if looped and not read else "")
-        )
+        reason = reason or _not_an_array(tap_type)
+        if read is None:
+            reason = reason or (_unstable(one) if looped else "")
+            reason = reason or (_unlisted(one) if looped or maybe or inside.path else "")
         shape = tap_type.shape
         if looped and read is None and shape is not None:
             count = self._iterations(inside.path)
@@ -340,6 +341,13 @@ def _unstable(inside: Type) -> str:
     if inside.shape is not None and None not in inside.shape:
         return ""
     return "its shape may change from one iteration to the next"
+
+
+def _unlisted(inside: Type) -> str:
+    """Why values of a type cannot be gathered in a loop or branch, or an empty text."""
+    name = str(inside.dtype.name)
+    narrow = name.startswith(("float8", "float4", "int4", "uint4", "int2", "uint2"))
+    return f"TensorFlow brings no values of {name} out of a loop or branch" if narrow else ""
 
 
 def _not_an_array(kind: Type) -> str:

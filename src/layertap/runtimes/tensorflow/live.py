@@ -64,12 +64,15 @@ def named_outputs(nodes: Mapping[str, Any], outputs: Iterable[tuple[str, Ref]]) 
 
 
 def _keywords(function: Any) -> Any:
-    """The keyword arguments of a function that takes nothing else, as signatures do."""
+    """The arguments by name of a function that takes nothing but keywords, as signatures do, or
+    one dict."""
     try:
         args, keywords = function.structured_input_signature
     except (TypeError, ValueError, AttributeError):
         return None
-    return None if args else keywords
+    if not args:
+        return keywords
+    return args[0] if len(args) == 1 and not keywords else None
 
 
 def _keys(structure: Any, tensors: Sequence[Any]) -> list[str]:
