@@ -30,6 +30,33 @@ def test_the_innermost_listener_alone_hears() -> None:
     assert (outer, inner) == (["c"], ["a"])
 
 
+def test_several_may_listen_and_leave_in_any_order() -> None:
+    heard: list[str] = []
+    one = listening(lambda name, _: heard.append(f"one {name}"), alone=False)
+    two = listening(lambda name, _: heard.append(f"two {name}"), alone=False)
+    one.__enter__()
+    two.__enter__()
+    layertap.record("a", 1)
+    one.__exit__(None, None, None)
+    layertap.record("b", 1)
+    two.__exit__(None, None, None)
+    layertap.record("c", 1)
+    assert heard == ["one a", "two a", "two b"]
+
+
+def test_who_listens_twice_hears_once() -> None:
+    heard: list[str] = []
+
+    def hear(name: str, value: object) -> None:
+        heard.append(name)
+
+    with listening(hear, alone=False):
+        with listening(hear, alone=False):
+            layertap.record("a", 1)
+        layertap.record("b", 1)
+    assert heard == ["a", "b"]
+
+
 def test_another_thread_is_not_heard() -> None:
     heard: list[str] = []
     with listening(lambda name, _: heard.append(name)):

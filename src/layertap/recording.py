@@ -18,7 +18,7 @@ OnRecord = Callable[[str, Any], None]
 
 
 class _Thread(threading.local):
-    listener: OnRecord | None = None
+    listeners: tuple[OnRecord, ...] = ()
 
 
 _thread = _Thread()
@@ -35,23 +35,33 @@ def record(name: str, value: Value) -> Value:
     stacked.
     """
     if _listeners:
-        listener = _thread.listener
-        if listener is not None:
+        for listener in dict.fromkeys(_thread.listeners):
             listener(name, value)
     return value
 
 
 @contextmanager
-def listening(listener: OnRecord | None) -> Iterator[None]:
-    """Let ``listener`` alone hear what this thread records; None: nobody."""
+def listening(listener: OnRecord | None, *, alone: bool = True) -> Iterator[None]:
+    """Let ``listener``, ``alone`` or together with those before it, hear what this thread records;
+    None: nobody."""
     global _listeners
-    before = _thread.listener
+    before = _thread.listeners
+    new = () if listener is None else (listener,)
     with _lock:
         _listeners += 1
-    _thread.listener = listener
+    _thread.listeners = new if alone else (*before, *new)
     try:
         yield
     finally:
-        _thread.listener = before
+        _thread.listeners = before if alone else _without(_thread.listeners, new)
         with _lock:
             _listeners -= 1
+
+
+def _without(listeners: tuple[OnRecord, ...], gone: tuple[OnRecord, ...]) -> tuple[OnRecord, ...]:
+    """Each of ``gone`` leaves once: those that came later may still be there."""
+    left = list(listeners)
+    for one in gone:
+        if one in left:
+            left.remove(one)
+    return tuple(left)

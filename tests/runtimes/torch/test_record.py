@@ -78,6 +78,20 @@ def test_recorded_values_when_attached_to() -> None:
         assert set(NAMES) <= set(taps)
 
 
+def test_each_of_two_models_attached_to_has_its_own() -> None:
+    x = torch.ones(2, 3)
+    one, two = Net(), Attention()
+    with layertap.attach(one) as taps, layertap.attach(two) as others:
+        one(x)
+        assert set(NAMES) <= set(taps)
+        assert not others
+        two(x * 2)
+        layertap.record("mine", x)
+        assert "mine" not in {*taps, *others}
+        np.testing.assert_array_equal(taps["block.inner/pair"], x.numpy() * 2)
+        np.testing.assert_array_equal(others["inner/pair"], x.numpy() * 4)
+
+
 def test_nobody_hears_outside_of_a_capture() -> None:
     value = torch.ones(2)
     assert layertap.record("x", value) is value

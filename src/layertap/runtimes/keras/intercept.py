@@ -72,7 +72,7 @@ def listening(listener: Listener, *, alone: bool = False, fused: bool = True) ->
     _thread.listeners = (listener,) if alone else (*before, listener)
     _thread.fused = fused
     try:
-        with recording.listening(_record):
+        with recording.listening(_record, alone=alone):
             yield
     finally:
         _thread.listeners = (

@@ -95,7 +95,7 @@ class Attached(Mapping[str, Array]):
             if self._compiled or "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(Interception(listeners, self._catalog.fused, public=True))
-            stack.enter_context(recording.listening(self._record))
+            stack.enter_context(recording.listening(self._record, alone=False))
             self._stack = stack.pop_all()
         return self
 
@@ -152,6 +152,8 @@ class Attached(Mapping[str, Array]):
         self._samples = next((int(leaf.shape[0]) for leaf in leaves), 1)
 
     def _record(self, name: str, value: Any) -> None:
+        if not self._depth:
+            return  # another model's, or nobody's
         for key, leaf in self._open.recorded(name, value):
             slot = self._catalog.slots[key.slot]
             self._keep(key, recorded_name(slot, key), "activation", slot, leaf)
