@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertap.arena.buffers import UNUSED, Buffer, collisions, extent, lower_bound
-from layertap.arena.planners import greedy, linear, order_of_placement
+from layertap.arena.planners import greedy, order_of_placement
 
 
 @st.composite
@@ -43,20 +43,15 @@ def transcribed(buffers: list[Buffer]) -> list[int]:
 
 @given(some_buffers())
 def test_no_two_live_buffers_share_bytes(buffers: list[Buffer]) -> None:
-    for offsets in (greedy(buffers), linear(buffers)):
-        assert collisions(buffers, offsets) == []
-        assert min(offsets) >= 0
-        assert extent(buffers, offsets) >= lower_bound(buffers)
+    offsets = greedy(buffers)
+    assert collisions(buffers, offsets) == []
+    assert min(offsets) >= 0
+    assert extent(buffers, offsets) >= lower_bound(buffers)
 
 
 @given(some_buffers() | some_buffers(fixed=True))
 def test_greedy_follows_the_rules(buffers: list[Buffer]) -> None:
     assert greedy(buffers) == transcribed(buffers)
-
-
-@given(some_buffers())
-def test_linear_keeps_everything_apart(buffers: list[Buffer]) -> None:
-    assert extent(buffers, linear(buffers)) == sum(buffer.size for buffer in buffers)
 
 
 def test_equal_sizes_are_placed_from_the_last() -> None:
@@ -68,7 +63,7 @@ def test_a_fixed_buffer_is_placed_first_and_never_moved() -> None:
 
 
 def test_nothing_to_place() -> None:
-    assert greedy([]) == linear([]) == []
+    assert greedy([]) == []
     assert lower_bound([]) == 0
 
 

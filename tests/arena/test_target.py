@@ -53,6 +53,19 @@ def test_an_unknown_version_is_said_to_be_a_guess(version: str, commit: str) -> 
     assert "90b983c, 8f6596d 0.dev20261023182759" in found.guess
 
 
+def test_the_nearest_table_is_so_by_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    (newest,) = (table for table in module._tables() if table["commit"].startswith("8f6596d"))
+    old = {**newest, "commit": "aaaaaaa", "date": "2025-12-20", "wheels": []}
+    new = {**newest, "commit": "bbbbbbb", "date": "2026-02-15", "wheels": []}
+    monkeypatch.setattr(module, "_tables", lambda: (old, new))
+    for version, commit in [
+        ("0.dev20260102", "aaaaaaa"),
+        ("0.dev20260131", "bbbbbbb"),
+        ("0.dev20261301", "bbbbbbb"),
+    ]:
+        assert load_target("host", version).commit == commit
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(SourceError, match=r"no target 'avr' \(known: .*cortex-m"):
         load_target("avr")

@@ -1,9 +1,8 @@
-"""The planners of TensorFlow Lite Micro: which offset each buffer gets."""
+"""The planner of TensorFlow Lite Micro: which offset each buffer gets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import numpy as np
 
@@ -29,14 +28,6 @@ def greedy(buffers: Sequence[Buffer]) -> list[int]:
         fixed = buffers[i].fixed
         placed.put(i, placed.lowest_gap(i) if fixed is None else fixed)
     return [int(offset) for offset in placed.offsets]
-
-
-def linear(buffers: Sequence[Buffer]) -> list[int]:
-    """The offset of each buffer, bytes, one after the other; what keeps every tensor's value.
-
-    Source: tflite-micro, tensorflow/lite/micro/memory_planner/linear_memory_planner.cc.
-    """
-    return list(accumulate((buffer.size for buffer in buffers), initial=0))[:-1]
 
 
 def order_of_placement(buffers: Sequence[Buffer]) -> list[int]:
@@ -92,4 +83,4 @@ class _Placed:
         return alive
 
 
-__all__ = ["greedy", "linear", "order_of_placement"]
+__all__ = ["greedy", "order_of_placement"]

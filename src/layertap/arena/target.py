@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -114,10 +115,11 @@ def _label(table: Mapping[str, Any]) -> str:
 def _nearest(tables: list[dict[str, Any]], version: str) -> dict[str, Any]:
     """The table nearest in time to a wheel, whose version holds its day; else the newest."""
     digits = version.removeprefix("0.dev")[:8]
-    if len(digits) < 8 or not digits.isdigit():
+    try:
+        day = datetime.datetime.strptime(digits, "%Y%m%d").date()
+    except ValueError:
         return tables[-1]
-    day = int(digits)
-    return min(tables, key=lambda table: abs(int(table["date"].replace("-", "")) - day))
+    return min(tables, key=lambda table: abs(datetime.date.fromisoformat(table["date"]) - day))
 
 
 def _wheel() -> str | None:
