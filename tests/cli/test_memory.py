@@ -123,6 +123,23 @@ def test_pictures_are_written(cli_json, hostile, tmp_path) -> None:
         assert "<script" not in path.read_text("utf-8")
 
 
+def test_pictures_replace_neither_the_model_nor_one_another(cli, hostile, tmp_path) -> None:
+    before = hostile.read_bytes()
+    log = tmp_path / "device.log"
+    log.write_text("")
+    for options, told in (
+        (("--svg", hostile), "is the model itself"),
+        (("--html", tmp_path / "." / hostile.name), "is the model itself"),
+        (("--log", log, "--svg", log), "is the log itself"),
+        (("--svg", tmp_path / "a", "--flash-svg", tmp_path / "a"), "is what --svg writes, too"),
+    ):
+        result = cli("memory", hostile, *options)
+        assert result.exit_code == 2
+        assert told in result.stderr
+    assert hostile.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["device.log", hostile.name]
+
+
 def test_names_do_not_reach_the_terminal_raw(cli, hostile) -> None:
     assert "\x01" not in cli("memory", hostile, "--tensors").stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import click
 from layertap.arena.boards import TARGETS, Board, board_names, load_board
 from layertap.arena.target import KERNELS, REFERENCE
 from layertap.cli.options import json_option, taps_option
-from layertap.errors import LayertapError
+from layertap.errors import LayertapError, StoreError
 
 if TYPE_CHECKING:
     from layertap.arena.fitting import Verdict
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 SHARINGS = ("none", "in-place", "overlapping")
 """What --share takes: whether results may lie over operands that nothing needs afterwards."""
+
+PICTURES = ("svg", "flash_svg", "html")
+"""The options that name a file to write."""
 
 DOES_NOT_FIT = 1
 """The exit status where --board says so."""
@@ -115,6 +119,7 @@ def _tell(path: str, options: Mapping[str, Any]) -> int:
     """One model; the exit status."""
     import layertap
 
+    _check_files(path, options)
     board = load_board(options["board"]) if options["board"] else None
     log = _log(options["log"]) if options["log"] else None
     chip = _chip(options, board, log)
@@ -157,6 +162,19 @@ def _measured(found: MemoryMap, log: DeviceLog, chip: Mapping[str, Any]) -> Meas
     return measured(found, log, load_target(arguments.pop("target"), **arguments))
 
 
+def _check_files(model: str, options: Mapping[str, Any]) -> None:
+    """Refuse to write a picture over what is read, or over another picture."""
+    taken = {os.path.realpath(model): "the model itself"}
+    if options["log"]:
+        taken[os.path.realpath(options["log"])] = "the log itself"
+    for option in PICTURES:
+        path = options[option]
+        if path and (what := taken.get(os.path.realpath(path))):
+            raise StoreError(f"{path!r} is {what}", hint="write the picture to another file")
+        if path:
+            taken[os.path.realpath(path)] = f"what --{option.replace('_', '-')} writes, too"
+
+
 def _write(
     found: MemoryMap, verdict: Verdict | None, title: str, options: Mapping[str, Any]
 ) -> list[str]:
@@ -193,9 +211,7 @@ def _compare(before: str, after: str, options: Mapping[str, Any]) -> None:
         "optimize",
         "board",
         "log",
-        "svg",
-        "flash_svg",
-        "html",
+        *PICTURES,
         "tensors",
         "layers",
     )
