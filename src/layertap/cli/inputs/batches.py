@@ -19,6 +19,12 @@ class UserBatches:
             )
         self._batches, self._text = batches, text
 
+    @property
+    def samples(self) -> int | None:
+        """The number of samples, where the user's object knows it."""
+        known = getattr(self._batches, "samples", None)
+        return known if isinstance(known, int) else None
+
     def __len__(self) -> int:
         """Raises TypeError where the number of batches is unknown, as for a generator."""
         return len(self._batches)  # type: ignore[arg-type]
