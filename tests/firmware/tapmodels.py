@@ -56,7 +56,9 @@ def loop_values(x: Array, steps: int) -> dict[str, list[Array]]:
     runs: dict[str, list[Array]] = {}
 
     def seen(name: str, value: Array | int | bool, dtype: type = np.int32) -> None:
-        runs.setdefault(name, []).append(value if isinstance(value, np.ndarray) else _one(value, dtype))
+        runs.setdefault(name, []).append(
+            value if isinstance(value, np.ndarray) else _one(value, dtype)
+        )
 
     branch = "s3" if steps > 1 else "s4"
     seen(f"{branch}/x", x)

@@ -1,8 +1,9 @@
 """A finished TensorFlow Lite Micro, for tests that need one.
 
 The environment variable LAYERTAP_TFLM_DIR names a folder with its headers (its own, those of
-flatbuffers, gemmlowp and ruy) and its static library, wherever they lie below it: built for this
-machine, or for Cortex-M3, whose programs then run in an emulator. Without it such tests are skipped.
+flatbuffers, gemmlowp and ruy) and its static library, wherever they lie below it. It is built for
+this machine, or for Cortex-M3: then the programs run in an emulator. Without it such tests are
+skipped.
 """
 
 from __future__ import annotations
