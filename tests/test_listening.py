@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Mapping
@@ -35,6 +36,8 @@ from layertap.firmware.wire.frames import to_frame
 from layertap.firmware.wire.messages import Done, Hello, Message, Tensor, mask_bytes, pack
 from layertap.testing.tflite_cases import known_model
 from layertap.tflite.model import parse
+
+pytestmark = pytest.mark.slow  # starts boards
 
 MODEL = boardmodel.MODEL
 Recorder = Callable[..., Path]
@@ -349,6 +352,32 @@ def test_a_board_in_a_reboot_loop(board: testboard.Board) -> None:
     port = "exec:" + shlex.join(board.command(MODEL, orders))
     with pytest.raises(WireError, match=r"has started \d+ times"):
         layertap.listen(port, MODEL, samples=1)
+
+
+@pytest.mark.parametrize("timeout", [0.5, None])
+def test_noise_without_end_is_no_board(
+    timeout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layertap.runtimes.device.listening._FIRST_LOOK", 0.4)
+    code = "import os, sys, time\nwhile True:\n os.write(1, os.urandom(99))\n time.sleep(0.01)"
+    port = "exec:" + shlex.join([sys.executable, "-c", code])
+    with pytest.raises(WireError, match="baud rate"):
+        layertap.listen(port, MODEL, samples=1, timeout=timeout)
+
+
+def test_a_board_that_waits_for_inputs_is_told_of(
+    board: testboard.Board, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("layertap.runtimes.device.listening._FIRST_LOOK", 0.4)
+    port = "exec:" + shlex.join(board.command(MODEL))
+    with (
+        caplog.at_level("INFO", logger="layertap.device.link"),
+        pytest.raises(RuntimeFailure, match="has not answered"),
+    ):
+        layertap.listen(port, MODEL, samples=1, timeout=2.5)
+    assert [m for m in caplog.messages if "layertap capture" in m] == [
+        "the board takes inputs and may wait for them: layertap capture"
+    ]
 
 
 def test_a_silent_board_is_given_up_where_that_is_asked_for(board: testboard.Board) -> None:

@@ -23,6 +23,8 @@ from testboard import Fault, Orders
 
 import layertap
 
+pytestmark = pytest.mark.slow  # starts boards
+
 Invoke = Callable[..., Result]
 
 
@@ -123,7 +125,6 @@ def test_a_port_that_is_not_there(cli: Invoke, model: Path) -> None:
     assert second.startswith("hint: plug the board in")
 
 
-@pytest.mark.slow
 def test_standard_input(board: testboard.Board, model: Path, stream: Path) -> None:
     command = [sys.executable, "-m", "layertap.cli", "listen", "-", "-m", str(model)]
     with stream.open("rb") as file:
@@ -143,7 +144,6 @@ def endless(board: testboard.Board) -> str:
     return "exec:" + shlex.join(command)
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_is_appended_to(board: testboard.Board, model: Path) -> None:
     arguments = ["listen", endless(board), "-m", str(model), "-t", "row", "-o", "run.zarr"]
     process = subprocess.Popen(
@@ -171,7 +171,6 @@ def test_ctrl_c_leaves_a_run_that_is_appended_to(board: testboard.Board, model: 
     assert layertap.load(model.parent / "run.zarr").samples == run.samples + 2
 
 
-@pytest.mark.slow
 def test_a_live_table_on_a_terminal(board: testboard.Board, model: Path) -> None:
     near, far = pty.openpty()
     command = [sys.executable, "-m", "layertap.cli", "listen", endless(board), "-m", str(model)]

@@ -28,6 +28,7 @@ _OWN = (
     "reduce",
     "samples",
     "every",
+    "resume",
     "to",
 )
 _FURTHER = ("eager", "fast_path", "signature", "retries", "keep_state")

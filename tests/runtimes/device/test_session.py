@@ -39,6 +39,8 @@ from layertap.firmware.wire.messages import Answer, Hello, pack
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 from layertap.testing.tflite_cases import known_model
 
+pytestmark = pytest.mark.slow  # starts a board per test
+
 Opener = Callable[..., layertap.Model]
 FEED = boardmodel.FEED
 
@@ -250,6 +252,14 @@ def test_state_is_reset_unless_kept(on_board: Opener) -> None:
         check(model.capture(given, "memory | state"), given, keeps_state=True)
         check(model.capture(given, "memory | state"), given, keeps_state=True)
         assert model.session.provenance["keep_state"] is True
+
+
+def test_what_a_board_repeats_now_and_then_is_no_loss(on_board: Opener) -> None:
+    with on_board(keep_state=True) as model:
+        given = feeds(40)
+        run = model.capture(given, "memory | state")
+        check(run, given, keeps_state=True)
+        assert run.provenance["observed"]["retried"] == 0
 
 
 @pytest.mark.parametrize("fault", [Fault("drop-frame", 10), Fault("reset", 10, 5)])
@@ -549,7 +559,6 @@ def test_a_file_cannot_be_driven(tmp_path: Path) -> None:
         model.capture(FEED, "row")
 
 
-@pytest.mark.slow
 def test_emulated_cortex_m3_both_ways_with_every_fault(emulated_board: testboard.Board) -> None:
     given = feeds(3)
     faults = [Fault("drop-byte", 9, 40), Fault("drop-frame", 90), Fault("garbage", byte=500)]

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 _ASK_AFTER = 1.0
 """Seconds of silence after which a board is asked whether it is still there."""
 
-_WHY_AGAIN = ("the board did not get the inputs, or what it sent was lost", "the board restarted")
-
 
 class _Again(Exception):
     """The inference did not come whole; ``ran`` tells whether the board may have run it."""
@@ -128,12 +126,14 @@ class DevicePass:
             if event is None and time.monotonic() >= heard + quiet:
                 link.send(Ask())
                 quiet = 2 * (now - heard) + quiet
-            if isinstance(event, Hello):
+            if isinstance(event, Hello) and event.reason == STARTED:
+                raise _Again("the board started again")
+            if isinstance(event, Hello) and event.reason == ASKED:
                 # A board answers in order: one that answers a question asked after RUN has done
                 # with RUN, or has never heard of it.
-                if event.reason == STARTED or stale == 0:
-                    raise _Again(_WHY_AGAIN[event.reason == STARTED])
-                stale -= event.reason == ASKED
+                if stale == 0:
+                    raise _Again("the board did not get the inputs, or what it sent was lost")
+                stale -= 1
             if isinstance(event, Answer):
                 self._answered(event, of)
             inference = None if event is None else self._assembly.take(event)

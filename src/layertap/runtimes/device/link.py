@@ -9,6 +9,7 @@ from collections import deque
 from layertap.errors import LayertapError, RuntimeFailure, WireError
 from layertap.firmware.wire.decoder import Damage, Decoder, Event, Kind, Text
 from layertap.firmware.wire.messages import (
+    ASKED,
     FAILED,
     NO_ROOM,
     OK,
@@ -104,8 +105,10 @@ class Link:
             _log.debug("%s: %s", self.transport.name, event.message)
             if event.kind is Kind.WIRE:
                 raise self.decoder.diagnosis() or WireError(event.message)
-        elif isinstance(event, Hello):
-            self.asked = 0 if event.reason == STARTED else max(0, self.asked - 1)
+        elif isinstance(event, Hello) and event.reason == STARTED:
+            self.asked = 0
+        elif isinstance(event, Hello) and event.reason == ASKED:
+            self.asked = max(0, self.asked - 1)
         elif isinstance(event, Answer) and event.command == 0 and event.status != OK:
             # Nobody asked: the firmware cannot do its work at all.
             raise RuntimeFailure(

@@ -15,9 +15,11 @@ from layertap.core.protocols import Json
 from layertap.core.select import Selector, select
 from layertap.errors import LayertapError, PlanError, RuntimeFailure, Untappable, WireError
 from layertap.firmware.wire.assembly import Assembly, Inference, Value
+from layertap.firmware.wire.decoder import Damage
 from layertap.firmware.wire.messages import (
     HISTOGRAM,
     STARTED,
+    TAKES_INPUTS,
     TAKES_SELECT,
     WHOLE,
     Ask,
@@ -81,6 +83,7 @@ class Listener:
         self._assembly = Assembly()
         self._starts = 0
         self._is_joining = False
+        self._is_waited_for = False
         self._link = Link(transport, timeout=patience or DEFAULT_TIMEOUT)
 
     def __iter__(self) -> Iterator[Heard]:
@@ -95,15 +98,17 @@ class Listener:
             except Ended as end:
                 self._give_up_at_end(end)
                 return
-            if event is None:
+            if event is None or isinstance(event, Damage):
                 self._judge(started)
+            if event is None:
                 continue
             if isinstance(event, Hello):
                 self._greeted(event)
             inference = self._assembly.take(event)
             if inference is not None and (found := self._taken(inference)) is not None:
                 yield found
-            heard = time.monotonic()
+            if not isinstance(event, Damage):
+                heard = time.monotonic()
         raise self._link.silence()
 
     def counters(self) -> dict[str, int]:
@@ -200,9 +205,16 @@ class Listener:
         return Heard(inference.number, values) if values else None
 
     def _judge(self, started: float) -> None:
-        """Raise WireError for a stream that cannot become one of layertap's: noise."""
+        """Raise WireError for noise, which cannot become a stream of layertap's; tell of a board
+        that may wait for its host."""
         counters = self._link.decoder.counters
-        if counters.frames or time.monotonic() < started + _FIRST_LOOK:
+        if time.monotonic() < started + _FIRST_LOOK:
+            return
+        if counters.frames:
+            waits = self._board is not None and self._board.hello.able & TAKES_INPUTS
+            if waits and not self.taps and not self._is_waited_for:
+                self._is_waited_for = True
+                _log.info("the board takes inputs and may wait for them: layertap capture")
             return
         found = self._link.decoder.diagnosis()
         if found is not None and 2 * counters.text < counters.bytes:
