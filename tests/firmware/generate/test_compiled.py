@@ -11,6 +11,7 @@ from toolchain import WARNINGS, tool
 
 from layertap.demo import asset
 from layertap.onchip import generate_firmware
+from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 
 COMPILERS = ("g++", "clang++", "arm-none-eabi-g++")
 
@@ -54,6 +55,20 @@ def test_model_and_taps(folder: Path, compiler: str, standard: str) -> None:
     )
     for source in ("model.cpp", "use.cpp"):
         assert check(folder, source, compiler, standard) == ""
+
+
+NAMES = ("*/ #error", "tail\\", "??/", "a\nb", "int", "PI", "ü", "", "x" * 300, "class@again@")
+
+
+def test_names_of_every_kind(tmp_path: Path) -> None:
+    tensors = [TensorSpec(name, (1, 4)) for name in NAMES]
+    steps = [OperatorSpec("RELU", [i], [i + 1]) for i in range(len(NAMES) - 1)]
+    source = tmp_path / 'a "b" ??= \\.tflite'
+    source.write_bytes(write_tflite(SubgraphSpec(tensors, [0], [len(NAMES) - 1], steps)))
+    generate_firmware(source, tmp_path / "fw", "generic", taps="*")
+    (tmp_path / "fw" / "use.cpp").write_text('#include "taps.h"\n')
+    for source_file in ("model.cpp", "use.cpp"):
+        assert check(tmp_path / "fw", source_file) == ""
 
 
 def test_the_model_lies_in_read_only_memory_and_is_aligned(made: Path, tmp_path: Path) -> None:

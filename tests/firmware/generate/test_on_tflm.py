@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tflm_tree import HOST, Tree
-from toolchain import tool
+from toolchain import WARNINGS, tool
 
 import layertap
 from layertap.demo import asset, digits
@@ -171,3 +171,22 @@ def test_resource_variables_have_room(build: Build) -> None:
     run = on_board(build(source), source, x, "kind:output")
     for name, capture in run.items():
         np.testing.assert_array_equal(capture.raw, expected[name].raw)
+
+
+@pytest.mark.parametrize("kind", ["host", "fixed", "outputs"])
+@pytest.mark.parametrize(("compiler", "standard"), [("g++", "c++17"), ("clang++", "c++20")])
+def test_without_warnings(
+    tree: Tree, tmp_path: Path, compiler: str, standard: str, kind: str
+) -> None:
+    if tree.machine != HOST:
+        pytest.skip("clang has no headers of its own for a chip")
+    options = {} if kind == "host" else {"taps": "pool", kind: True}
+    made = layertap.generate_firmware(DIGITS, tmp_path / "fw", "generic", **options)
+    flags = [*tree.flags(standard), *WARNINGS, "-Wno-unused-const-variable", "-fsyntax-only"]
+    for path in made.files:
+        if path.endswith(".cpp"):
+            done = subprocess.run(
+                [tool(compiler), *flags, path],
+                cwd=made.folder, capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+            assert (done.returncode, done.stderr) == (0, ""), path

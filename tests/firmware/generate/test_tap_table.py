@@ -88,3 +88,7 @@ def test_what_cannot_be_an_output(model: TfliteModel, loop: TfliteModel) -> None
         check_can_be_outputs(())
     with pytest.raises(Untappable, match="inside a subgraph"):
         check_can_be_outputs(tap_table(loop, "s1/*").chosen)
+    halves = [TensorSpec("x", (1, 4)), TensorSpec("half", (1, 4), "float16")]
+    half = SubgraphSpec(halves, [0], [1], [OperatorSpec("CAST", [0], [1])])
+    with pytest.raises(Untappable, match="holds float16"):
+        check_can_be_outputs(tap_table(parse(write_tflite(half)), "half").chosen)

@@ -16,7 +16,7 @@ from layertap.firmware.generate.arena_size import ArenaSize
 from layertap.firmware.generate.array import array_body
 from layertap.firmware.generate.operators import Registration
 from layertap.firmware.generate.platforms import EVERY, Platform, templates
-from layertap.firmware.generate.tap_table import Tap, TapTable
+from layertap.firmware.generate.tap_table import CPP_TYPES, Tap, TapTable
 from layertap.firmware.generate.text import c_string, comment, filled
 from layertap.tflite.graph import MAIN
 from layertap.tflite.model import TfliteModel
@@ -50,13 +50,6 @@ STEPS = "steps.md"
 """The template that becomes part of README.md."""
 
 BAUD = 115200
-
-CPP_TYPES = {
-    **{name: f"{name}_t" for name in ("int8", "int16", "int32", "int64", "uint8", "uint16")},
-    **{"uint32": "uint32_t", "uint64": "uint64_t", "bool": "bool"},
-    **{"float32": "float", "float64": "double"},
-}
-"""Types of elements that accessors hand out."""
 
 _NAME_BYTES = 63
 """Of the model's name, as the wire format allows."""
@@ -308,7 +301,6 @@ def _interpreter(project: Project) -> str:
 
 __all__ = [
     "BAUD",
-    "CPP_TYPES",
     "HEADERS",
     "Kind",
     "Project",

@@ -14,6 +14,13 @@ from layertap.firmware.wire.elements import NUMBERS
 from layertap.tflite.graph import MAIN, tap_graph, tensor_names
 from layertap.tflite.model import TfliteModel
 
+CPP_TYPES = {
+    **{name: f"{name}_t" for name in ("int8", "int16", "int32", "int64", "uint8", "uint16")},
+    **{"uint32": "uint32_t", "uint64": "uint64_t", "bool": "bool"},
+    **{"float32": "float", "float64": "double"},
+}
+"""Types of elements that accessors hand out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tap:
@@ -75,7 +82,8 @@ def tap_table(model: TfliteModel, taps: Selector | Sequence[str]) -> TapTable:
 
 
 def check_can_be_outputs(taps: Sequence[Tap]) -> None:
-    """Raise Untappable for a tap inside a subgraph that an operator runs, and PlanError for none.
+    """Raise Untappable for a tap inside a subgraph that an operator runs and for elements that C++
+    has no type for, and PlanError for no taps.
 
     Whether the tensors of the main subgraph can be outputs is known to the module that edits."""
     if not taps:
@@ -88,6 +96,11 @@ def check_can_be_outputs(taps: Sequence[Tap]) -> None:
                 f"{tap.point.name!r} cannot be made an output: it lives inside a subgraph that an "
                 "operator runs",
                 hint="leave outputs out: a tap reads it without changing the model",
+            )
+        if tap.point.dtype not in CPP_TYPES:
+            raise Untappable(
+                f"{tap.point.name!r} holds {tap.point.dtype}, for which C++ has no type",
+                hint="leave outputs out: a tap reads it, too",
             )
 
 
@@ -105,4 +118,4 @@ def _check(points: Sequence[TapPoint]) -> None:
     check_readable(points)
 
 
-__all__ = ["Tap", "TapTable", "check_can_be_outputs", "mask_of", "tap_table"]
+__all__ = ["CPP_TYPES", "Tap", "TapTable", "check_can_be_outputs", "mask_of", "tap_table"]
