@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,9 @@ STEPS = "steps.md"
 """The template that becomes part of README.md."""
 
 BAUD = 115200
+
+_WIDTH = 100
+"""Characters of a line in README.md."""
 
 _NAME_BYTES = 63
 """Of the model's name, as the wire format allows."""
@@ -146,7 +150,7 @@ def _values(project: Project) -> dict[str, str]:
         "arena_bytes": _arena_bytes(project.arena),
         "file": comment(project.file),
         "file_word": shlex.quote(comment(project.file)),
-        "arena_sentence": _arena_sentence(project.arena),
+        "arena_paragraph": _arena_paragraph(project.arena),
         "command": shlex.join(project.command),
         "port": project.platform.port,
         "title": project.platform.title,
@@ -186,9 +190,14 @@ def _arena_bytes(arena: ArenaSize) -> str:
     return f"sizeof(void *) > 4 ? {arena.wide} : {arena.narrow}"
 
 
-def _arena_sentence(arena: ArenaSize) -> str:
+def _arena_paragraph(arena: ArenaSize) -> str:
     wide = "" if arena.wide == arena.narrow else f" ({arena.wide:,} where pointers have 64 bits)"
-    return f"The arena has {arena.narrow:,} bytes{wide}: {arena.origin}."
+    text = (
+        f"The arena has {arena.narrow:,} bytes{wide}: {arena.origin}. If the board says that "
+        "AllocateTensors() failed, give it more: `--arena BYTES`. It tells the host how many bytes are "
+        "in use; `layertap show RUN --json` has that figure."
+    )
+    return textwrap.fill(text, _WIDTH, break_on_hyphens=False)
 
 
 def _operator_values(registrations: Sequence[Registration]) -> Mapping[str, str]:

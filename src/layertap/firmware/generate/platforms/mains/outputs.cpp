@@ -15,13 +15,13 @@ namespace {
 alignas(16) uint8_t arena[model::kArenaBytes];
 
 model::Taps taps;
-bool ready = false;
+const char *trouble = nullptr;
 
 tflite::MicroInterpreter &interpreter() {
   static model::Resolver resolver;
 @interpreter@
   static const TfLiteStatus added = model::add_operators(resolver);
-  ready = added == kTfLiteOk;
+  if (added != kTfLiteOk) trouble = "the operators could not be registered";
   return runs;
 }
 
@@ -39,14 +39,15 @@ void print(const char *name, const layertap::Accessor<T> &tap) {
 
 void start() {
   wire_port::start();
-  if (interpreter().AllocateTensors() != kTfLiteOk || !taps.bind(interpreter())) ready = false;
-  if (!ready) {
-    MicroPrintf("AllocateTensors() failed: the arena may be too small: layertap firmware --arena BYTES");
+  if (interpreter().AllocateTensors() != kTfLiteOk && trouble == nullptr) {
+    trouble = "AllocateTensors() failed: the arena may be too small: layertap firmware --arena BYTES";
   }
+  if (trouble == nullptr && !taps.bind(interpreter())) trouble = "the outputs are not as generated";
+  if (trouble != nullptr) MicroPrintf("%s", trouble);
 }
 
 void step() {
-  if (!ready || !inputs::next(interpreter())) {
+  if (trouble != nullptr || !inputs::next(interpreter())) {
     wire_port::read();  // what comes means nothing, but may take its time
     return;
   }
