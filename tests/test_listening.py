@@ -347,6 +347,11 @@ def test_streams_that_are_none_of_layertap(tmp_path: Path) -> None:
         assert caught.value.hint
 
 
+def test_a_program_that_fails_leaves_its_status() -> None:
+    with pytest.raises(RuntimeFailure, match="exit status 4; oops"):
+        layertap.listen("exec:sh -c 'echo hello; echo oops >&2; exit 4'", MODEL, samples=1)
+
+
 def test_a_board_in_a_reboot_loop(board: testboard.Board) -> None:
     orders = alone(faults=[Fault("reset", 6, 5, every=5)], runs=0)
     port = "exec:" + shlex.join(board.command(MODEL, orders))

@@ -190,6 +190,12 @@ def test_a_wrong_baud_rate_is_recognised() -> None:
     assert "115200" in caught.value.hint
 
 
+def test_a_recording_of_noise_is_recognised_at_its_end(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(os.urandom(5000))
+    with pytest.raises(WireError, match="baud rate"):
+        layertap.open(boardmodel.MODEL, "device", port=tmp_path / "log")
+
+
 def test_a_program_that_ends_in_the_middle(on_board: Opener) -> None:
     with on_board(orders=Orders(faults=[Fault("leave", 9, 4)])) as model:
         with pytest.raises(RuntimeFailure, match="exit status 3; board: leaving with 3"):

@@ -133,6 +133,12 @@ def test_absent_port_lists_those_there_are() -> None:
     assert re.search("there is /dev|no serial port", caught.value.hint)
 
 
+def test_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there is no port and no file") as caught:
+        opened(tmp_path / "recorded.bin")
+    assert "check the path" in caught.value.hint
+
+
 def test_port_without_permission_names_its_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

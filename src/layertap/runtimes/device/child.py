@@ -64,7 +64,7 @@ class Child(Descriptors):
         self.process = process
         self._errors = _Errors(process.stderr)
         super().__init__(
-            f"'{command}'",
+            repr(command),
             process.stdout.fileno(),
             process.stdin.fileno(),
             patience=patience,

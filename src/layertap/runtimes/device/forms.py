@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -98,7 +99,7 @@ class Reading:
         shape = (self.whole.shape or ())[int(self.whole.subgraph != MAIN) :]
         known = [size for size in shape if size is not None]
         # Some kernels fold or spread dimensions of one; the file's are those of every runtime.
-        fits = len(known) == len(shape) and value.array.size == int(np.prod(known))
+        fits = len(known) == len(shape) and value.array.size == math.prod(known)
         return value.array.reshape(known) if fits else value.array
 
 
@@ -160,7 +161,7 @@ def _unfit(tap: TapPoint, form: Form) -> str:
         return "int4 is sent whole only"
     if tap.dtype.startswith("complex") and form.kind != SLICE:
         return "its numbers are complex"
-    elements = int(np.prod(known))
+    elements = math.prod(known)
     if form.kind == SLICE and len(known) == len(shape) and form.first + form.count > elements:
         return f"it has {elements:,} elements"
     return ""

@@ -129,7 +129,13 @@ class Link:
             if ask and self.transport.two_way and now - asked >= _ASK_AGAIN:
                 asked = now
                 self.send(Ask())
-            event = self.receive(min(deadline, now + _ASK_AGAIN))
+            try:
+                event = self.receive(min(deadline, now + _ASK_AGAIN))
+            except Ended as end:
+                found = self.decoder.diagnosis() if end.expected else None
+                if found is None:
+                    raise
+                raise found from end
             if isinstance(event, Hello):
                 return event
         raise self.silence()

@@ -222,7 +222,9 @@ class Listener:
 
     def _give_up_at_end(self, end: Ended) -> None:
         """Raise what is wrong with a stream that ended, unless it held what it should."""
-        if self.taps and end.expected:
+        if not end.expected:
+            raise end
+        if self.taps:
             return
         found: LayertapError | None = self._link.decoder.diagnosis()
         if self._board is None and self.early:
@@ -230,12 +232,12 @@ class Listener:
                 f"{self.early} inferences came, and no word about the model that they are of",
                 hint="a board says so at its start and every 16 inferences: listen for longer",
             )
-        elif not self.taps and found is None:
+        elif found is None:
             found = RuntimeFailure(
                 f"{self.transport.name} has ended before a whole inference came",
                 hint="is it what a board with layertap sends? is there enough of it?",
             )
-        raise (end if self.taps or found is None else found) from end
+        raise found from end
 
 
 def check_sent(graph: Graph, taps: Selector) -> Sequence[TapPoint]:

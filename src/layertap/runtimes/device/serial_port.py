@@ -105,7 +105,12 @@ def _not_opened(port: str, baud: int, error: Exception) -> LayertapError:
 
 
 def _absent(port: str) -> SourceError:
-    return SourceError(f"there is no port {port}", hint=f"plug the board in; {_there_are()}")
+    if port.startswith("/dev/"):
+        return SourceError(f"there is no port {port}", hint=f"plug the board in; {_there_are()}")
+    return SourceError(
+        f"there is no port and no file {port}",
+        hint=f"check the path; of serial ports {_there_are()}",
+    )
 
 
 def _there_are() -> str:
