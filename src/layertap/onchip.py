@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ from layertap.tflite.model import TfliteModel, parse
 RULES = 4
 """Slices, reductions and rates that the host can set on generated firmware."""
 
+MOST_RULES = 255
+
 _ENOUGH = 1 << 16
 """Bytes that are tried first."""
 
@@ -37,16 +38,18 @@ _PRECISION = 64
 class Firmware:
     """A folder with the source of a firmware.
 
+    ``kind``: a ``"host"`` drives it, or it runs by itself with its taps ``"fixed"`` or as
+    ``"outputs"``.
     ``files`` are the paths in it; ``written``, ``unchanged``, ``left`` (changed by you, and yours)
     and ``removed`` what became of them. ``operators`` are those that the firmware registers,
     ``custom`` the C++ functions that you write, by operator. ``arena`` is its size in bytes on
     32-bit chips, ``arena_origin`` where that comes from. ``taps`` are sent from the start; all of
-    ``readable`` can be asked for. ``port`` is where the host finds such a board. ``kind``:
-    ``"host"`` drives it, or it runs by itself with its taps ``"fixed"`` or as ``"outputs"``.
+    ``readable`` can be asked for. ``port`` is where the host finds such a board.
     """
 
     folder: Path
     platform: str
+    kind: Kind
     files: tuple[str, ...]
     written: tuple[str, ...]
     unchanged: tuple[str, ...]
@@ -59,7 +62,6 @@ class Firmware:
     taps: tuple[str, ...]
     readable: int
     port: str
-    kind: Kind
 
 
 def generate_firmware(
@@ -89,72 +91,75 @@ def generate_firmware(
     TensorFlow Lite Micro cannot run, LayertapError for a platform that nobody knows, StoreError.
     """
     chosen = platform_named(platform)
+    kind = _kind(taps, fixed, outputs)
+    if not 0 <= rules <= MOST_RULES:
+        raise PlanError(f"{rules} rules are not possible", hint=f"0 to {MOST_RULES} are")
+    model = parse(read_whole(source))
+    table = tap_table(model, taps)
+    if kind == "outputs":
+        check_can_be_outputs(table.chosen)
+        model = parse(with_outputs(model.data, [tap.point.index for tap in table.chosen]))
+    file = "model.tflite" if isinstance(source, bytes) else Path(source).name
+    project = Project(
+        model=model,
+        file=file,
+        platform=chosen,
+        kind=kind,
+        table=table,
+        registrations=registrations(model),
+        arena=_arena(model, chosen, arena),
+        rules=rules,
+        version=layertap.__version__,
+        command=(*_command(file, platform, taps), *_options(kind, rules, arena), "-o", "."),
+    )
+    return _written(project, Path(to), overwrite)
+
+
+def _kind(taps: Selector, fixed: bool, outputs: bool) -> Kind:
     if fixed and outputs:
         raise PlanError("fixed taps and outputs are two ways", hint="choose one of them")
     if fixed and taps is None:
         raise PlanError(
             "the taps are to be fixed, and none are given", hint="name them, as in taps='conv*'"
         )
-    if not 0 <= rules <= 255:
-        raise PlanError(f"{rules} rules are not possible", hint="0 to 255 are")
-    model = parse(read_whole(source))
-    table = tap_table(model, taps)
-    if outputs:
-        check_can_be_outputs(table.chosen)
-        model = parse(with_outputs(model.data, [tap.point.index for tap in table.chosen]))
-    needed = registrations(model)
-    file = "model.tflite" if isinstance(source, bytes) else Path(source).name
-    project = Project(
-        model=model,
-        file=file,
-        platform=chosen,
-        table=table,
-        registrations=needed,
-        arena=_arena(model, chosen, arena),
-        rules=rules,
-        fixed=fixed,
-        outputs=outputs,
-        version=layertap.__version__,
-        command=_command(file, platform, taps, fixed, outputs, rules, arena),
-    )
+    return "fixed" if fixed else "outputs" if outputs else "host"
+
+
+def _written(project: Project, folder: Path, overwrite: bool) -> Firmware:
     made = project_files(project)
-    done = write_folder(Path(to), made, is_yours=is_yours, overwrite=overwrite)
+    done = write_folder(folder, made, is_yours=is_yours, overwrite=overwrite)
     return Firmware(
-        folder=Path(to),
-        platform=platform,
+        folder=folder,
+        platform=project.platform.name,
+        kind=project.kind,
         files=tuple(made),
         written=done.written,
         unchanged=done.unchanged,
         left=done.left,
         removed=done.removed,
-        operators=tuple(r.name for r in needed),
+        operators=tuple(r.name for r in project.registrations),
         custom={r.name: r.function for r in project.customs},
         arena=project.arena.narrow,
         arena_origin=project.arena.origin,
-        taps=tuple(tap.point.name for tap in table.chosen),
-        readable=len(table.taps),
-        port=chosen.port,
-        kind=project.kind,
+        taps=tuple(tap.point.name for tap in project.table.chosen),
+        readable=len(project.table.taps),
+        port=project.platform.port,
     )
 
 
-def _command(
-    file: str,
-    platform: str,
-    taps: Selector,
-    fixed: bool,
-    outputs: bool,
-    rules: int,
-    arena: int | str | None,
-) -> tuple[str, ...]:
-    """The command that makes the same files; selectors that are no text are told by their count."""
+def _command(file: str, platform: str, taps: Selector) -> list[str]:
+    """The command that makes the same files; a selector that is no text is told as dots."""
+    given: list[object] = [taps] if isinstance(taps, str) or callable(taps) else [*(taps or ())]
     words = ["layertap", "firmware", file, "--platform", platform]
-    for text in [taps] if isinstance(taps, str) else taps if isinstance(taps, Sequence) else []:
-        words += ["--taps", text if isinstance(text, str) else "..."]
-    words += ["--fixed"] * fixed + ["--outputs"] * outputs
+    for one in given:
+        words += ["--taps", one if isinstance(one, str) else "..."]
+    return words
+
+
+def _options(kind: Kind, rules: int, arena: int | str | None) -> list[str]:
+    words = [] if kind == "host" else [f"--{kind}"]
     words += ["--rules", str(rules)] if rules != RULES else []
-    words += ["--arena", str(arena)] if arena is not None else []
-    return (*words, "-o", ".")
+    return words + (["--arena", str(arena)] if arena is not None else [])
 
 
 def _arena(model: TfliteModel, platform: Platform, size: int | str | None) -> ArenaSize:

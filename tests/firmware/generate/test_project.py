@@ -15,7 +15,13 @@ from layertap.demo import asset
 from layertap.firmware.generate.arena_size import ArenaSize
 from layertap.firmware.generate.operators import registrations
 from layertap.firmware.generate.platforms import PLATFORMS
-from layertap.firmware.generate.project import Project, device_version, is_yours, project_files
+from layertap.firmware.generate.project import (
+    Kind,
+    Project,
+    device_version,
+    is_yours,
+    project_files,
+)
 from layertap.firmware.generate.tap_table import tap_table
 from layertap.testing.micro_graphs import graph_cases
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
@@ -56,7 +62,7 @@ EXTRA = {
 }
 
 
-def project(platform: str, data: bytes, kind: str = "host", file: str = "net.tflite") -> Project:
+def project(platform: str, data: bytes, kind: Kind = "host", file: str = "net.tflite") -> Project:
     model = parse(data)
     table = tap_table(model, None if kind == "host" else "kind:output")
     if kind == "outputs":
@@ -66,12 +72,11 @@ def project(platform: str, data: bytes, kind: str = "host", file: str = "net.tfl
         model=model,
         file=file,
         platform=PLATFORMS[platform],
+        kind=kind,
         table=table,
         registrations=registrations(model),
         arena=ArenaSize(1024, 2048, "as the test says"),
         rules=3,
-        fixed=kind == "fixed",
-        outputs=kind == "outputs",
         version="9.9",
         command=("layertap", "firmware", file, "-o", "."),
     )
@@ -200,7 +205,7 @@ def test_accessors_know_their_outputs() -> None:
     wanted = project("generic", MODELS["digits"])
     table = tap_table(wanted.model, ["pool", "probabilities"])
     model = parse(with_outputs(wanted.model.data, [tap.point.index for tap in table.chosen]))
-    text = project_files(replace(wanted, model=model, table=table, outputs=True))["accessors.h"]
+    text = project_files(replace(wanted, model=model, table=table, kind="outputs"))["accessors.h"]
     assert b"Accessor<int8_t> pool_tap{1};" in text
     assert b"Accessor<int8_t> probabilities_tap{0};" in text
 

@@ -63,32 +63,24 @@ _AGAIN = "regenerate the folder with layertap firmware, README.md has the comman
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What is generated. ``model`` is what runs on the board; with ``outputs`` it has the taps as
-    further outputs. ``file`` is the name of the file it came from. ``rules`` is how many the host
-    can set. ``fixed``: the taps stay as they are, and nothing comes from the host."""
+    """What is generated. ``model`` is what runs on the board, ``file`` the name of the file it came
+    from. ``kind``: driven by the host; with its taps fixed, and nothing coming from the host; or
+    with the taps as further outputs of the model. ``rules`` is how many the host can set."""
 
     model: TfliteModel
     file: str
     platform: Platform
+    kind: Kind
     table: TapTable
     registrations: tuple[Registration, ...]
     arena: ArenaSize
     rules: int
-    fixed: bool
-    outputs: bool
     version: str
     command: tuple[str, ...]
 
     @property
     def name(self) -> str:
         return self.file.removesuffix(".tflite")
-
-    @property
-    def kind(self) -> Kind:
-        """Which main it has: driven by the host, or by itself."""
-        if self.outputs:
-            return "outputs"
-        return "fixed" if self.fixed else "host"
 
     @property
     def customs(self) -> tuple[Registration, ...]:
@@ -194,8 +186,8 @@ def _arena_paragraph(arena: ArenaSize) -> str:
     wide = "" if arena.wide == arena.narrow else f" ({arena.wide:,} where pointers have 64 bits)"
     text = (
         f"The arena has {arena.narrow:,} bytes{wide}: {arena.origin}. If the board says that "
-        "AllocateTensors() failed, give it more: `--arena BYTES`. It tells the host how many bytes are "
-        "in use; `layertap show RUN --json` has that figure."
+        "AllocateTensors() failed, give it more: `--arena BYTES`. It tells the host how many bytes "
+        "are in use; `layertap show RUN --json` has that figure."
     )
     return textwrap.fill(text, _WIDTH, break_on_hyphens=False)
 
@@ -235,9 +227,9 @@ def _tap_values(project: Project) -> Mapping[str, str]:
     return {
         "tensors": str(table.tensors),
         "subgraphs": str(table.subgraphs),
-        "rules": str(0 if project.fixed else project.rules),
+        "rules": str(project.rules if project.kind == "host" else 0),
         "tap_enum": "".join(_enumerator(project.model, tap) for tap in table.taps),
-        "when_sent": "" if project.fixed else " until the host says otherwise",
+        "when_sent": " until the host says otherwise" if project.kind == "host" else "",
         "chosen": f"{chosen}{f' and {more} more' if more > 0 else ''}" if chosen else "nothing",
         "mask": ", ".join(f"0x{byte:02x}" for byte in table.mask),
     }
