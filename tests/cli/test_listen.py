@@ -22,6 +22,7 @@ from click.testing import Result
 from testboard import Fault, Orders
 
 import layertap
+from layertap.cli.show import provenance_lines
 
 pytestmark = pytest.mark.slow  # starts boards
 
@@ -163,6 +164,7 @@ def test_ctrl_c_leaves_a_run_that_is_appended_to(board: testboard.Board, model: 
     assert process.returncode == 130
     run = layertap.load(model.parent / "run.zarr")
     assert f"interrupted: {run.samples} samples in run.zarr, which is valid" in said
+    assert any("layertap listen ... --resume" in line for line in provenance_lines(run))
     assert said.rstrip().endswith("--resume")
     command = [*arguments, "--resume", "--samples", str(run.samples + 2)]
     subprocess.run(

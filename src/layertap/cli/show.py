@@ -92,7 +92,8 @@ def provenance_lines(run: Run) -> list[str]:
     """Where a run comes from, one fact a line."""
     facts = dict(run.provenance)
     runtime = f"{facts.pop('runtime', '?')} {facts.pop('version', None) or ''}".strip()
-    state = "complete" if run.complete else "incomplete: go on with layertap capture ... --resume"
+    verb = "listen" if facts.get("one_way") else "capture"
+    state = "complete" if run.complete else f"incomplete: go on with layertap {verb} ... --resume"
     told = {"run": str(run.path), "samples": f"{run.samples:,}, {state}", "runtime": runtime}
     told |= {name.replace("_", " "): _fact(fact) for name, fact in facts.items()}
     width = max(map(len, told))
