@@ -93,6 +93,8 @@ def provenance_lines(run: Run) -> list[str]:
     facts = dict(run.provenance)
     runtime = f"{facts.pop('runtime', '?')} {facts.pop('version', None) or ''}".strip()
     verb = "listen" if facts.get("one_way") else "capture"
+    if verb == "listen":
+        facts.pop("inputs", None)  # nothing was fed
     state = "complete" if run.complete else f"incomplete: go on with layertap {verb} ... --resume"
     told = {"run": str(run.path), "samples": f"{run.samples:,}, {state}", "runtime": runtime}
     told |= {name.replace("_", " "): _fact(fact) for name, fact in facts.items()}
