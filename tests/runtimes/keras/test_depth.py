@@ -289,6 +289,16 @@ def test_a_last_batch_of_one_sample() -> None:
     x = normal(3, 4, 2)
     with layertap.open(net, depth="ops") as model:
         run, whole = model.capture(x, batch_size=2), model.capture(x)
+        one, two = model.capture(x[:1]), model.capture(x[:2])
     for name, capture in whole.items():
         if capture.tap.per == "sample":
             np.testing.assert_allclose(run[name].raw, capture.raw, 1e-5, 1e-6, err_msg=name)
+        else:
+            # The batch may be any axis: what one sample gives is the beginning of what two give.
+            found, other = one[name].raw, two[name].raw
+            part = other[tuple(slice(0, size) for size in found.shape)]
+            np.testing.assert_allclose(found, part, 1e-5, 1e-6, err_msg=name)
+            open_sizes = [
+                s for s, k in zip(other.shape[1:], capture.tap.shape, strict=True) if not k
+            ]
+            assert (2 in open_sizes) == (found.shape != other.shape), name
