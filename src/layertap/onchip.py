@@ -149,7 +149,11 @@ def _written(project: Project, folder: Path, overwrite: bool) -> Firmware:
 
 def _command(file: str, platform: str, taps: Selector) -> list[str]:
     """The command that makes the same files; a selector that is no text is told as dots."""
-    given: list[object] = [taps] if isinstance(taps, str) or callable(taps) else [*(taps or ())]
+    given: list[object] = []
+    if isinstance(taps, str) or callable(taps):
+        given = [taps]
+    elif taps is not None:
+        given = list(taps)
     words = ["layertap", "firmware", file, "--platform", platform]
     for one in given:
         words += ["--taps", one if isinstance(one, str) else "..."]
