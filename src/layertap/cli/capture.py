@@ -22,6 +22,7 @@ from layertap.cli.options import (
     runtime_options,
     taps_option,
 )
+from layertap.cli.table import counted
 from layertap.core.units import format_bytes
 from layertap.errors import BudgetExceeded, LayertapError, StoreError
 
@@ -179,16 +180,12 @@ def _print_run(run: Run, seconds: float, options: dict[str, Any]) -> None:
         return
     if run.path is None:
         summary_table(captures)[0].show(wide=options["wide"])
-        print(f"{_count(len(run), 'tap')}, {_count(run.samples, 'sample')}, {seconds:.2f} s")
+        print(f"{counted(len(run), 'tap')}, {counted(run.samples, 'sample')}, {seconds:.2f} s")
         return
-    print(f"{_count(run.samples, 'sample')} of {_count(len(run), 'tap')} in {options['output']}")
+    print(f"{counted(run.samples, 'sample')} of {counted(len(run), 'tap')} in {options['output']}")
     size = sum(path.stat().st_size for path in Path(run.path).rglob("*") if path.is_file())
     print(f"{format_bytes(size)} on disk, {seconds:.2f} s")
     print(f"look at it: {program()} show {shlex.quote(options['output'])}")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 __all__ = ["capture"]

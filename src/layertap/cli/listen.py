@@ -16,6 +16,7 @@ from layertap.cli.board import showing_board
 from layertap.cli.failure import Interrupted
 from layertap.cli.invocation import program
 from layertap.cli.options import board_choice, board_options, json_option, taps_option
+from layertap.cli.table import counted
 from layertap.errors import SourceError, StoreError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _print_run(run: Run, seconds: float, options: Mapping[str, Any]) -> None:
         }
         print(json.dumps(document))
         return
-    print(f"{_count(run.samples, 'sample')} of {_count(len(run), 'tap')} in {options['output']}")
+    print(f"{counted(run.samples, 'sample')} of {counted(len(run), 'tap')} in {options['output']}")
     for line in losses(observed):
         print(line)
     print(f"look at it: {program()} show {shlex.quote(options['output'])}")
@@ -133,10 +134,10 @@ def _interrupted(output: str, args: Sequence[str]) -> Interrupted:
         run = layertap.load(output)
     except StoreError:
         return Interrupted("before an inference came whole", hint="nothing was written")
-    lost = "; ".join(losses(run.provenance["observed"]))
+    lost = losses(run.provenance["observed"])
     again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
     return Interrupted(
-        f"{_count(run.samples, 'sample')} in {output}, which is valid{f'; {lost}' if lost else ''}",
+        "; ".join([f"{counted(run.samples, 'sample')} in {output}, which is valid", *lost]),
         hint=f"append to it: {program()} {shlex.join([*again, '--resume'])}",
     )
 
@@ -147,11 +148,11 @@ def losses(observed: Mapping[str, int]) -> list[str]:
     if observed["dropped"]:
         why = [f"{observed[name]} frames {name}" for name in ("lost", "damaged") if observed[name]]
         because = f" ({', '.join(why)})" if why else ""
-        lines.append(f"{_count(observed['dropped'], 'inference')} dropped, not whole{because}")
+        lines.append(f"{counted(observed['dropped'], 'inference')} dropped, not whole{because}")
     if observed["early"]:
-        lines.append(f"{_count(observed['early'], 'inference')} came before the recording began")
+        lines.append(f"{counted(observed['early'], 'inference')} came before the recording began")
     if observed["failed"]:
-        lines.append(f"{_count(observed['failed'], 'inference')} failed on the board")
+        lines.append(f"{counted(observed['failed'], 'inference')} failed on the board")
     if observed["starts"] > 1:
         lines.append(f"the board started {observed['starts']} times")
     return lines
@@ -171,7 +172,7 @@ def _watch(port: str, model: str, given: dict[str, Any], options: Mapping[str, A
                 counts = listener.counters()
     except KeyboardInterrupt:
         raise Interrupted(
-            "; ".join([_count(view.seen, "inference"), *(losses(counts) if counts else [])]),
+            "; ".join([counted(view.seen, "inference"), *(losses(counts) if counts else [])]),
             hint="-o RUN.zarr writes what comes to disk",
         ) from None
     view.finish(port, counts)
@@ -243,16 +244,12 @@ class _Watch:
             document = {"port": port, "samples": self._rows, "link": counts, "taps": taps}
             print(json.dumps(document))
             return
-        print("; ".join([_count(self.seen, "inference"), *losses(counts)]))
+        print("; ".join([counted(self.seen, "inference"), *losses(counts)]))
 
 
 def _real(tap: TapPoint, value: Array) -> Array:
     """The real numbers of a raw value."""
     return value if tap.quantization is None else tap.quantization.dequantize(value)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 __all__ = ["listen", "losses"]

@@ -108,6 +108,11 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 sample``, ``2 samples``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shortened(text: str, width: int) -> str:
     """``text`` in ``width`` characters, its middle replaced by an ellipsis where it is longer."""
     if len(text) <= width:
@@ -133,4 +138,4 @@ def _print_dim(text: str) -> None:
     Console(soft_wrap=True, highlight=False).print(Text(text, style="dim"))
 
 
-__all__ = ["Column", "Table", "printable", "shortened"]
+__all__ = ["Column", "Table", "counted", "printable", "shortened"]

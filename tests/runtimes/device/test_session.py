@@ -579,3 +579,13 @@ def test_emulated_cortex_m3_both_ways_with_every_fault(emulated_board: testboard
     assert observed["damaged"] >= 1
     assert observed["retried"] == 2
     assert time.monotonic() - start < 60
+
+
+def test_emulated_cortex_m3_one_way(emulated_board: testboard.Board) -> None:
+    orders = Orders(able=0, receive=0, chatter=True, faults=[Fault("drop-byte", 60, 9)])
+    port = "exec:" + shlex.join(emulated_board.command(boardmodel.MODEL, orders))
+    run = layertap.listen(port, boardmodel.MODEL, "cast/* | scalar", samples=5, timeout=20)
+    x = ((np.arange(24)[None] + np.array([0, 2, 3, 4, 5])[:, None]) % 7 - 3).astype(np.float32)
+    np.testing.assert_array_equal(run["cast/float32"].raw.reshape(5, 24), x)
+    assert run["scalar"].raw.tolist() == [-3, -1, 0, 1, 2]
+    assert run.provenance["observed"]["dropped"] == 1
