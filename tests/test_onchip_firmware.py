@@ -67,11 +67,27 @@ def test_another_platform_in_the_same_folder_replaces_the_first(tmp_path: Path) 
 
 def test_the_command_in_the_readme(tmp_path: Path) -> None:
     layertap.generate_firmware(
-        DIGITS, tmp_path, "generic", taps=["a*", "stem_relu"][1:], fixed=True, arena="96K"
+        DIGITS, tmp_path, "generic", taps=["stem_relu"], fixed=True, arena="96K"
     )
     text = (tmp_path / "README.md").read_text()
     command = "layertap firmware digits_int8.tflite --platform generic --taps stem_relu --fixed"
     assert f"{command} --arena 96K -o ." in text
+
+
+def test_selectors_of_every_kind_in_the_command(tmp_path: Path) -> None:
+    tap = layertap.open(DIGITS, "tflm").graph["pool"]
+    for number, (taps, words) in enumerate(
+        [
+            (None, ""),
+            ("p*", " --taps 'p*'"),
+            (tap, " --taps pool"),
+            (["logits", tap], " --taps logits --taps pool"),
+            (lambda tap: tap.name == "pool", " --taps ..."),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        layertap.generate_firmware(DIGITS, folder, "generic", taps=taps)
+        assert f"--platform generic{words} -o ." in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import layertap
 from layertap.core.files import read_whole
+from layertap.core.graph import TapPoint
 from layertap.core.select import Selector
 from layertap.core.units import parse_bytes
 from layertap.errors import LayertapError, MissingRuntime, PlanError
@@ -148,15 +150,11 @@ def _written(project: Project, folder: Path, overwrite: bool) -> Firmware:
 
 
 def _command(file: str, platform: str, taps: Selector) -> list[str]:
-    """The command that makes the same files; a selector that is no text is told as dots."""
-    given: list[object] = []
-    if isinstance(taps, str) or callable(taps):
-        given = [taps]
-    elif taps is not None:
-        given = list(taps)
+    """The command that makes the same files; a function that selects is told as dots."""
     words = ["layertap", "firmware", file, "--platform", platform]
-    for one in given:
-        words += ["--taps", one if isinstance(one, str) else "..."]
+    for one in taps if isinstance(taps, Iterable) and not isinstance(taps, str) else (taps,):
+        name = one.name if isinstance(one, TapPoint) else one
+        words += [] if one is None else ["--taps", name if isinstance(name, str) else "..."]
     return words
 
 
