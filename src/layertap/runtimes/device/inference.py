@@ -32,8 +32,9 @@ from layertap.tflite.graph import MAIN
 if TYPE_CHECKING:
     from layertap.runtimes.device.session import DeviceSession
 
-_ASK_AFTER = 1.0
-"""Seconds of silence after which a board is asked whether it is still there."""
+_ASK_AFTER = 5.0
+"""Seconds of silence after which a board is asked whether it is still there. Not sooner: one that
+computes, and reads its UART only afterwards, has room for a few bytes."""
 
 
 class _Again(Exception):
@@ -120,7 +121,7 @@ class DevicePass:
     def _collected(self, board: Board, number: int, of: int) -> Inference:
         """What comes up to the end of inference ``number``, which the command ``of`` has begun."""
         link, stale, heard = board.link, board.link.asked, time.monotonic()
-        quiet = min(_ASK_AFTER, link.timeout / 4)
+        quiet = min(_ASK_AFTER, link.timeout / 2)
         while (now := time.monotonic()) < heard + link.timeout:
             event = link.receive(min(heard + link.timeout, heard + quiet))
             if event is None and time.monotonic() >= heard + quiet:
@@ -140,7 +141,7 @@ class DevicePass:
             if inference is not None and inference.number == number:
                 return self._finished(board, inference)
             if isinstance(event, Tensor) and event.inference == number:
-                heard, quiet = time.monotonic(), min(_ASK_AFTER, link.timeout / 4)
+                heard, quiet = time.monotonic(), min(_ASK_AFTER, link.timeout / 2)
         raise link.silence()
 
     def _answered(self, answer: Answer, run: int) -> None:
