@@ -12,7 +12,7 @@ import pytest
 
 import layertap
 from layertap.core.select import select
-from layertap.errors import FeedError, NoSuchTap
+from layertap.errors import FeedError, NoSuchTap, RunError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -226,6 +226,24 @@ def test_as_many_steps_as_samples() -> None:
             assert [tap.per for tap in run.taps] == ["sample", "batch", "sample"]
             assert run["places"].raw.shape == (-(-10 // size), 3, 3)
             assert run["words"].samples.tolist() == list(range(10))
+
+
+def test_the_graph_knows_what_autocast_makes_of_it() -> None:
+    with layertap.open(nn.Sequential(nn.Linear(3, 2))) as model:
+        for enabled in (False, True, False):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                run = model.capture(np.ones((1, 3)), "0")
+            dtype = "bfloat16" if enabled else "float32"
+            assert run["0"].raw.dtype.name == run["0"].tap.dtype == dtype
+
+
+def test_a_network_that_is_no_longer_the_one_that_was_opened() -> None:
+    net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    with layertap.open(net) as model:
+        model.capture(np.ones((1, 3)))
+        net[0] = nn.Linear(3, 4)
+        with pytest.raises(RunError, match="replaced since the model was opened"):
+            model.capture(np.ones((1, 3)))
 
 
 def test_graph_before_an_example() -> None:

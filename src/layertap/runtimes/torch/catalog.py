@@ -81,7 +81,8 @@ class Catalog:
         self.aliases: dict[str, str] = {}
         self.fused: set[nn.Module] = set()
         first: dict[int, str] = {}
-        for name, module in _named(self.root, "", ()):
+        self._structure = list(_named(self.root, "", ()))
+        for name, module in self._structure:
             known = first.setdefault(id(module), name)
             if known != name:
                 self.aliases[name] = known
@@ -91,6 +92,10 @@ class Catalog:
         for slot in self.slots:
             if isinstance(slot.module, nn.TransformerEncoderLayer):
                 self.fused.update(slot.module.modules())
+
+    def is_current(self) -> bool:
+        """Whether the network still holds the modules that were found, under the same names."""
+        return self._structure == list(_named(self.root, "", ()))
 
     def moody(self, without: Container[int] = ()) -> list[nn.Module]:
         """The modules that may go by whether they are in training, less some slots."""

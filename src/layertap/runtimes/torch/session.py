@@ -133,11 +133,21 @@ class TorchSession:
         """The graph for feeds like this one, from one call with fake tensors, which computes
         nothing; from a real one where the module's control flow depends on values."""
         self.check_open()
-        like = look(feed), modes(self.catalog.moody())
+        if not self.catalog.is_current():
+            raise RunError(
+                "modules were added, removed or replaced since the model was opened",
+                hint="open it again",
+            )
+        like = look(feed), modes(self.catalog.moody()), self._autocast()
         if like != self._traced_for:
             self.traced = self._confirmed(feed) or self._trace_real(feed)
             self._traced_for = like
         return self.traced.graph
+
+    def _autocast(self) -> object:
+        """What the user's own ``torch.autocast`` makes of operations, if it is on."""
+        kinds = {"cpu", "cpu" if self.state.device is None else self.state.device.type}
+        return {k: torch.get_autocast_dtype(k) for k in kinds if torch.is_autocast_enabled(k)}
 
     def _confirmed(self, feed: Feed) -> Traced | None:
         """A trace with fake tensors; a second one, of a larger batch, tells what counts samples
