@@ -127,6 +127,22 @@ def test_busy_port_names_another_program(terminal: Pair) -> None:
         holder.stdout.close()
 
 
+def test_busy_port_of_a_program_that_takes_no_lock(terminal: Pair) -> None:
+    _, path = terminal
+    code = f"import time; p = open({path!r}, 'rb', 0); print('open', flush=True); time.sleep(30)"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == b"open\n"
+        with pytest.raises(SourceError, match=rf"in use by python\S* \(process {holder.pid}\)"):
+            opened(path)
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    opened(path).close()
+
+
 def test_absent_port_lists_those_there_are() -> None:
     with pytest.raises(SourceError, match="there is no port /dev/ttyNONE9") as caught:
         opened("/dev/ttyNONE9")

@@ -20,6 +20,8 @@ from layertap.runtimes.device.transport import Ended
 _SLICE = 0.05
 """Seconds that pySerial waits for a byte before time-outs are looked at again."""
 
+_OURS = "this process"
+
 USUAL = "9600, 115200, 230400, 460800, 921600, 1000000"
 
 
@@ -43,6 +45,10 @@ class SerialPort:
             )
         except (OSError, ValueError, OverflowError) as error:  # a SerialException is an OSError
             raise _not_opened(port, baud, error) from error
+        if native and any(name != _OURS for name in _holders(port)):
+            # Not every program takes the lock; each of the two would get a part of the bytes.
+            self.close()
+            raise _busy(port)
 
     def read(self, timeout: float, /) -> bytes:
         deadline = time.monotonic() + timeout
@@ -145,7 +151,7 @@ def _name(group: int) -> str:
 
 
 def _busy(port: str) -> SourceError:
-    holders = ", ".join(_holders(port))
+    holders = ", ".join(sorted(_holders(port), key=lambda name: name == _OURS))
     return SourceError(
         f"{port} is in use{f' by {holders}' if holders else ' by another program'}",
         hint="close the serial monitor or whatever else has it open",
@@ -163,7 +169,7 @@ def _holders(port: str) -> Iterator[str]:
             continue
         if opened:
             mine = folder.name == str(os.getpid())
-            yield "this process" if mine else f"{command} (process {folder.name})"
+            yield _OURS if mine else f"{command} (process {folder.name})"
 
 
 __all__ = ["SerialPort", "ports"]
