@@ -70,6 +70,15 @@ def test_nested_inputs_and_objects() -> None:
     assert digest_of((4, nested)) != digest_of((4, other))
 
 
+@pytest.mark.parametrize("dtype", [str, bytes, object])
+def test_texts_count_by_what_they_say(dtype: type) -> None:
+    texts = np.array(["a", "longer", ""], dtype)
+    whole = digest_of((3, {"x": texts}))
+    assert whole == digest_of((1, {"x": np.array(["a"], dtype)}), (2, {"x": texts[1:]}))
+    assert whole != digest_of((3, {"x": np.array(["a", "other", ""], dtype)}))
+    assert digest_of((0, {"x": texts[:0]})) != whole
+
+
 def test_tensors_that_numpy_cannot_read() -> None:
     torch = pytest.importorskip("torch")
     x = torch.arange(8, dtype=torch.bfloat16, requires_grad=True)

@@ -66,7 +66,7 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _as_array(value: Any) -> Array | None:
-    """``value`` as a NumPy array of numbers, or None."""
+    """``value`` as a NumPy array of numbers, those that stand for texts included, or None."""
     if not is_array(value):
         return None
     if hasattr(value, "detach"):
@@ -78,7 +78,18 @@ def _as_array(value: Any) -> Array | None:
         if not hasattr(value, "float"):
             return None
         array = np.asarray(value.float())  # a dtype that NumPy lacks, such as torch.bfloat16
-    return None if array.dtype.hasobject else array
+    return _hashes(array) if array.dtype.kind in "OUS" else array
+
+
+def _hashes(texts: Array) -> Array | None:
+    """What stands for each text, however long the others are: uint8 (..., 32). None for objects
+    that are no texts."""
+    flat = texts.ravel().tolist()
+    if not all(isinstance(one, str | bytes) for one in flat):
+        return None
+    encoded = (one if isinstance(one, bytes) else one.encode("utf-8", "replace") for one in flat)
+    hashes = b"".join(hashlib.sha256(one).digest() for one in encoded)
+    return np.array(bytearray(hashes), np.uint8).reshape(*texts.shape, 32)
 
 
 def _bytes(array: Array) -> Array:
