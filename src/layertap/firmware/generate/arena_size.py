@@ -38,12 +38,14 @@ def predicted(model: TfliteModel, targets: Sequence[str], *, foreign: bool) -> A
     """
     sizes: dict[str, int] = {}
     unknown: dict[str, None] = {}
+    # The newest that is known: what is installed here says nothing about a firmware.
+    version = load_target(targets[0]).commit
     for name in (*targets, "host"):
-        # A firmware has the plain allocator; the one that keeps statistics is the wheel's.
-        found = memory_map(model, load_target(name, recording=False)).arena
+        # The allocator that keeps statistics is the wheel's.
+        found = memory_map(model, load_target(name, version, recording=False)).arena
         sizes[name] = found.minimum
         unknown |= dict.fromkeys(found.unknown)
-    narrow = max(size for name, size in sizes.items() if name != "host" or len(sizes) == 1)
+    narrow = max(sizes[name] for name in targets)
     origin = "the smallest that works, from the model's memory map for the reference kernels"
     if foreign:
         origin += f", and 1/{MARGIN} more (at least {LEAST_MARGIN:,} bytes) for kernels of the chip"
