@@ -379,8 +379,15 @@ def test_named_inputs_and_outputs(graph: Any) -> None:
     with layertap.open(graph, outputs=["d"], inputs=["c", "k:0"]) as model:
         run = model.capture({"c": ONES, "k": 2.0}, "d")
         np.testing.assert_array_equal(run["d"].raw, ONES * 2)
+    with layertap.open(graph, outputs="d") as model:
+        assert model.graph.outputs == (model.graph["d"],)
     with pytest.raises(SourceError, match="no tensor 'prodcut'"):
         layertap.open(graph, outputs=["prodcut"])
+    for wrong in ("d:1", "d:x"):
+        for given in ({"outputs": [wrong]}, {"outputs": ["e"], "inputs": [wrong]}):
+            with pytest.raises(SourceError, match=f"no tensor '{wrong}'") as caught:
+                layertap.open(graph, **given)
+            assert "'d' has 1 results" in caught.value.hint
 
 
 def test_options_that_do_not_belong(frozen: Any, file: Callable[..., Path]) -> None:

@@ -68,7 +68,7 @@ def inputs_of(model: Any, names: Sequence[str] | None = None) -> Inputs:
     if symbolic is not None:
         return _functional(model, symbolic)
     if names is not None:
-        specs = tuple(InputSpec(name) for name in names)
+        specs = tuple(InputSpec(name) for name in ([names] if isinstance(names, str) else names))
         return Inputs(specs, known=True, structure=[0] * len(specs))
     return _built(model) or _called(model)
 

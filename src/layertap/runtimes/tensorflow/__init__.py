@@ -42,7 +42,10 @@ def open(
 
 
 def _by_name(tensors: Sequence[str] | None) -> dict[str, str] | None:
-    return None if tensors is None else {name.removesuffix(":0"): name for name in tensors}
+    if tensors is None:
+        return None
+    names = [tensors] if isinstance(tensors, str) else tensors
+    return {name.removesuffix(":0"): name for name in names}
 
 
 __all__ = ["open"]

@@ -20,7 +20,16 @@ from layertap.runtimes.tensorflow.variables import Variable
 from layertap.runtimes.tensorflow.writes import writes
 from layertap.runtimes.tfgraph.classic import contexts_of
 from layertap.runtimes.tfgraph.infer import Shape, infer
-from layertap.runtimes.tfgraph.scope import Node, Ref, Scope, dtype_of, flatten, ordered
+from layertap.runtimes.tfgraph.scope import (
+    Node,
+    Ref,
+    Scope,
+    dtype_of,
+    flatten,
+    op_def,
+    ordered,
+    output_counts,
+)
 
 PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 TABLES = (
@@ -118,14 +127,29 @@ def _readied(flat: Scope, interface: Interface, number: int) -> tuple[Scope, dic
 
 
 def _check_names(graph: Any, wanted: Sequence[str]) -> None:
-    nodes = {node.name for node in graph.node}
+    nodes = {node.name: node for node in graph.node}
+    library = {one.signature.name: one for one in graph.library.function}
     for text in wanted:
-        if text.partition(":")[0] not in nodes:
-            near = difflib.get_close_matches(text.partition(":")[0], nodes, n=3, cutoff=0.5)
+        name, _, number = text.partition(":")
+        if name not in nodes:
+            near = difflib.get_close_matches(name, nodes, n=3, cutoff=0.5)
             raise SourceError(
                 f"the graph has no tensor {text!r}",
                 hint=f"near names: {', '.join(near)}" if near else f"it has {len(nodes)} nodes",
             )
+        count = _results(nodes[name], library)
+        if not (number or "0").isdecimal() or int(number or 0) >= count:
+            raise SourceError(
+                f"the graph has no tensor {text!r}",
+                hint=f"{name!r} has {count} results, numbered from 0",
+            )
+
+
+def _results(node: Any, library: Mapping[str, Any]) -> int:
+    """How many tensors a node, or a call of a function, computes."""
+    if node.op in library:
+        return len(library[node.op].signature.output_arg)
+    return sum(count for _, count in output_counts(op_def(node.op), node.attr))
 
 
 def _cut(scope: Scope, fed: Sequence[Ref], versions: Any) -> tuple[Scope, tuple[Ref, ...]]:
