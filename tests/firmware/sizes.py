@@ -14,8 +14,10 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
+from tflm_tree import CORTEX_M, Tree, find_tree
 from toolchain import CORTEX_M3, DEVICE, WARNINGS, tool
 
 HERE = Path(__file__).parent
@@ -108,10 +110,41 @@ def reductions(folder: Path) -> Size:
     return Size(code_and_ram(found).code, 0, sum(stack_of(found).values()))
 
 
+def resolver(folder: Path) -> Size | None:
+    """A TapResolver around 16 types of operators, from object files: in a program, what else moves
+    to be aligned counts for more than a growth that matters."""
+    return difference(folder, 1, 0, lambda tree, *part: object_file(*part, *tree.flags()))
+
+
+def added(folder: Path, part: int, to: int) -> Size | None:
+    """What a part of size_tflm.cc adds to the whole program of another."""
+    return difference(folder, part, to, linked)
+
+
+def linked(tree: Tree, source: Path, folder: Path, flag: str) -> Path:
+    return tree.program([source], folder / f"program{flag}", flag)
+
+
+def difference(folder: Path, part: int, to: int, build: Callable[..., Path]) -> Size | None:
+    tree = find_tree()
+    if tree is None or tree.machine != CORTEX_M:
+        return None
+    source = HERE / "device" / "size_tflm.cc"
+    one, other = (
+        code_and_ram(build(tree, source, folder, f"-DPART={number}")) for number in (part, to)
+    )
+    return Size(one.code - other.code, one.ram - other.ram)
+
+
 ROWS = (
     Row("encoder", encoder, code=1536, ram=128),
     Row("receiver", receiver),
     Row("reductions", reductions),
+    Row("resolver", resolver, code=256, ram=256),
+    Row("probe without a link", partial(added, part=2, to=1)),
+    Row("probe", partial(added, part=3, to=1)),
+    Row("board", partial(added, part=4, to=3)),
+    Row("everything", partial(added, part=5, to=0)),
 )
 
 

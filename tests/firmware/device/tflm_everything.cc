@@ -1,6 +1,12 @@
 // Uses every part of layertap_tflm.h, for the compiler to look at.
 #include "layertap_tflm.h"
 
+#if __cplusplus >= 202002L
+#define CONSTANT constinit
+#else
+#define CONSTANT
+#endif
+
 namespace {
 
 alignas(16) const unsigned char model[64] = {};
@@ -11,11 +17,11 @@ class Nowhere final : public layertap::Sink {
   void write(const uint8_t *, size_t) override {}
 };
 
-Nowhere link;
-layertap::Probe<31, 2, 4, 1> probe(model, sizeof model, link, "a model");
-layertap::Probe<9> silent(model, sizeof model);
+CONSTANT Nowhere link;
+CONSTANT layertap::Probe<31, 2, 4, 1> probe(model, sizeof model, link, "a model");
+CONSTANT layertap::Probe<9> silent(model, sizeof model);
 const uint8_t mask[4] = {1, 2, 3, 4};
-layertap::FixedProbe<31> fixed(model, sizeof model, link, mask);
+CONSTANT layertap::FixedProbe<31> fixed(model, sizeof model, link, mask);
 tflite::MicroMutableOpResolver<16> resolver;
 layertap::TapResolver tapped(resolver, probe);
 layertap::CopyingTapResolver<16> copying(resolver, fixed);

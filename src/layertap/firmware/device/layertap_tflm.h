@@ -240,7 +240,7 @@ class Sink {
   /* Writes all bytes, in order. May block; should not fail. */
   virtual void write(const uint8_t *bytes, size_t count) = 0;
 
-  layertap_encoder *encoder() { return &encoder_; }
+  constexpr layertap_encoder *encoder() { return &encoder_; }
 
  protected:
   constexpr Sink() : encoder_{forward, this, 0, 0, {}} {}
@@ -434,7 +434,7 @@ class ProbeCore : public Observer {
   constexpr ProbeCore(const void *model, size_t size, const char *name, const Wire *wire,
                       layertap_encoder *encoder, const uint8_t *mask, const Room &room)
       : Observer(watch),
-        bytes_(static_cast<const uint8_t *>(model)),
+        bytes_(model),
         size_(static_cast<uint32_t>(size)),
         name_(name),
         wire_(wire),
@@ -594,7 +594,7 @@ class ProbeCore : public Observer {
   static constexpr const char *kTooManySubgraphs =
       "the model has more subgraphs than the Probe has room for: Probe<tensors, subgraphs>";
 
-  const uint8_t *bytes_;
+  const void *bytes_; /* not of another type: a cast would not be a constant expression */
   uint32_t size_;
   const char *name_;
   const Wire *wire_;
