@@ -47,6 +47,25 @@ def test_a_function_that_needs_the_size_of_the_batch() -> None:
         more = np.ones((3, 3), np.float32)
         assert model.capture(more, "rows")["rows"].raw[:, 0].tolist() == [0, 1, 2]
         assert model.capture(ROWS, "rows")["rows"].raw.shape == (2, 3)
+        both = model.capture([ROWS, more, ROWS], "rows")
+        assert both["rows"].raw[:, 2].tolist() == [0, 5, 0, 1, 2, 0, 5]
+
+
+def test_a_function_of_sequences_of_any_length() -> None:
+    function = tf.function(lambda x: tf.add_n([x[:, i] for i in range(x.shape[1])], name="sum"))
+    steps = tf.function(lambda x: tf.cumsum(x, 1, name="steps"))
+    batches = [np.ones((2, length), np.float32) for length in (3, 1, 4, 3)]
+    with layertap.open(function) as model:
+        run = model.capture(batches)
+        assert run["sum"].raw.tolist() == [3, 3, 1, 1, 4, 4, 3, 3]
+        assert run["strided_slice_2"].samples.tolist() == [0, 1, 4, 5, 6, 7]
+    with layertap.open(steps) as model:
+        assert [len(row) for row in model.capture(batches, "steps")["steps"].raw[::2]] == [
+            3,
+            1,
+            4,
+            3,
+        ]
 
 
 def test_a_function_of_scalars_learns_from_an_example_too() -> None:

@@ -42,7 +42,7 @@ class TensorFlowSession:
         self._opened: Opened | None = None
         self._batching = Batching(True, None)
         self._catalog = Catalog(Graph((), complete=False))
-        self._traced: dict[Any, tuple[Opened, Batching, Catalog]] = {}
+        self._traced: dict[Any, list[tuple[Opened, Batching, Catalog]]] = {}
         self._shared: Shared | None = None
         self._untraced = isinstance(source, Untraced)
         if isinstance(source, Opened):
@@ -73,7 +73,8 @@ class TensorFlowSession:
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            batch=self._batching.size,
+            # A function that holds for one size is traced anew for the next.
+            batch=None if isinstance(self._source, Untraced) else self._batching.size,
             batched=self._batching.batched,
             traced=self._untraced,
             bit_exact=False,
@@ -91,14 +92,16 @@ class TensorFlowSession:
         if not self._untraced:
             return self.graph
         arrays = {name: as_array(name, value) for name, value in feed.items()}
-        key = tuple((name, a.ndim, a.shape[1:], a.dtype) for name, a in arrays.items())
-        if key not in self._traced or not _takes(self._traced[key][0], arrays):
+        traces = self._traced.setdefault(tuple((n, a.dtype) for n, a in arrays.items()), [])
+        found = next((trace for trace in traces if _takes(trace[0], arrays)), None)
+        if found is None:
             if isinstance(self._source, Untraced):
                 opened = self._source.trace(arrays)
             else:
                 opened = self._ranked(arrays)
-            self._traced[key] = self._use(opened)
-        self._opened, self._batching, self._catalog = self._traced[key]
+            found = self._use(opened)
+            traces.append(found)
+        self._opened, self._batching, self._catalog = found
         return self.graph
 
     def read(self, tap: TapPoint, /) -> Array:
@@ -140,15 +143,19 @@ class TensorFlowSession:
         self,
         taps: tuple[TapPoint, ...],
         computed: Sequence[TapPoint],
-        readings: dict[tuple[str, ...], Reading],
+        readings: dict[Any, Reading],
         feed: Feed,
         emit: Emit,
     ) -> None:
         self._check_open()
+        self.trace(feed)
         arrays = self._arrays(feed)
-        values = iter(self._compute(computed, readings, arrays) if computed else ())
+        # What a trace for other sizes has no tap of, has no row.
+        there = [tap for tap in computed if tap.name in self._catalog.found]
+        values = self._compute(there, readings, arrays) if there else []
+        found = dict(zip((tap.name for tap in there), values, strict=True))
         for tap in taps:
-            value = arrays.get(tap.name) if tap.kind == "input" else next(values)
+            value = arrays.get(tap.name) if tap.kind == "input" else found.get(tap.name)
             if value is not None:
                 emit(tap, value.copy() if tap.kind == "input" else value)
 
@@ -171,13 +178,14 @@ class TensorFlowSession:
     def _compute(
         self,
         taps: Sequence[TapPoint],
-        readings: dict[tuple[str, ...], Reading],
+        readings: dict[Any, Reading],
         arrays: Mapping[str, Array],
     ) -> list[Array | None]:
+        key = id(self._opened), tuple(arrays)
         try:
-            reading = readings.get(tuple(arrays))
+            reading = readings.get(key)
             if reading is None:
-                reading = readings[tuple(arrays)] = self._reading(taps, tuple(arrays))
+                reading = readings[key] = self._reading(taps, tuple(arrays))
             return reading(list(arrays.values()), self._samples(arrays))
         except LayertapError:
             raise
