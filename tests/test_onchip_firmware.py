@@ -102,6 +102,7 @@ def test_selectors_of_every_kind_in_the_command(tmp_path: Path) -> None:
         ({"arena": "much"}, PlanError, "give the arena in bytes"),
         ({"arena": 0}, PlanError, "is not possible"),
         ({"rules": 256}, PlanError, "0 to 255"),
+        ({"rules": 2, "taps": "*", "fixed": True}, PlanError, "nobody sets any with fixed"),
     ],
 )
 def test_what_cannot_be(tmp_path: Path, options: dict, error: type[Exception], said: str) -> None:

@@ -94,8 +94,7 @@ def generate_firmware(
     """
     chosen = platform_named(platform)
     kind = _kind(taps, fixed, outputs)
-    if not 0 <= rules <= MOST_RULES:
-        raise PlanError(f"{rules} rules are not possible", hint=f"0 to {MOST_RULES} are")
+    _check_rules(rules, kind)
     model = parse(read_whole(source))
     table = tap_table(model, taps)
     if kind == "outputs":
@@ -125,6 +124,15 @@ def _kind(taps: Selector, fixed: bool, outputs: bool) -> Kind:
             "the taps are to be fixed, and none are given", hint="name them, as in taps='conv*'"
         )
     return "fixed" if fixed else "outputs" if outputs else "host"
+
+
+def _check_rules(rules: int, kind: Kind) -> None:
+    if not 0 <= rules <= MOST_RULES:
+        raise PlanError(f"{rules} rules are not possible", hint=f"0 to {MOST_RULES} are")
+    if rules != RULES and kind != "host":
+        raise PlanError(
+            f"rules are set by the host, and nobody sets any with {kind}", hint="leave rules out"
+        )
 
 
 def _written(project: Project, folder: Path, overwrite: bool) -> Firmware:
