@@ -12,16 +12,17 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from tflm_tree import CORTEX_M, Tree, find_tree
+from tflm_tree import CORTEX_M, CPP_FLAGS, OUTLINE, Tree, find_tree
 from toolchain import CORTEX_M3, DEVICE, WARNINGS, tool
 
 HERE = Path(__file__).parent
 RECORD = HERE / "sizes.json"
+TAPPED = HERE / "device" / "size_tflm.cc"
 GROWTH = 1.02
 """How much more than recorded is still taken."""
 C_COMPILER, CPP_COMPILER = "arm-none-eabi-gcc", "arm-none-eabi-g++"
@@ -110,29 +111,40 @@ def reductions(folder: Path) -> Size:
     return Size(code_and_ram(found).code, 0, sum(stack_of(found).values()))
 
 
-def resolver(folder: Path) -> Size | None:
-    """A TapResolver around 16 types of operators, from object files: in a program, what else moves
-    to be aligned counts for more than a growth that matters."""
-    return difference(folder, 1, 0, lambda tree, *part: object_file(*part, *tree.flags()))
+def resolver(folder: Path) -> Size:
+    """A TapResolver around 16 types of operators, without a TensorFlow Lite Micro."""
+    flags = [*CPP_FLAGS, "-isystem", str(OUTLINE)]
+    return difference(1, 0, partial(tapped_object, folder, flags))
+
+
+def resolver_in_tflm(folder: Path) -> Size | None:
+    """The same with the real headers. Taken from object files too: in a program, what else moves to
+    be aligned counts for more than a growth that matters."""
+    tree = cortex_m_tree()
+    return tree and difference(1, 0, partial(tapped_object, folder, tree.flags()))
 
 
 def added(folder: Path, part: int, to: int) -> Size | None:
     """What a part of size_tflm.cc adds to the whole program of another."""
-    return difference(folder, part, to, linked)
+    tree = cortex_m_tree()
+    return tree and difference(part, to, partial(tapped_program, folder, tree))
 
 
-def linked(tree: Tree, source: Path, folder: Path, flag: str) -> Path:
-    return tree.program([source], folder / f"program{flag}", flag)
-
-
-def difference(folder: Path, part: int, to: int, build: Callable[..., Path]) -> Size | None:
+def cortex_m_tree() -> Tree | None:
     tree = find_tree()
-    if tree is None or tree.machine != CORTEX_M:
-        return None
-    source = HERE / "device" / "size_tflm.cc"
-    one, other = (
-        code_and_ram(build(tree, source, folder, f"-DPART={number}")) for number in (part, to)
-    )
+    return tree if tree is not None and tree.machine == CORTEX_M else None
+
+
+def tapped_object(folder: Path, flags: Sequence[str], part: int) -> Path:
+    return object_file(TAPPED, folder, *flags, f"-DPART={part}")
+
+
+def tapped_program(folder: Path, tree: Tree, part: int) -> Path:
+    return tree.program([TAPPED], folder / f"part{part}", f"-DPART={part}")
+
+
+def difference(part: int, to: int, build: Callable[[int], Path]) -> Size:
+    one, other = code_and_ram(build(part)), code_and_ram(build(to))
     return Size(one.code - other.code, one.ram - other.ram)
 
 
@@ -141,6 +153,7 @@ ROWS = (
     Row("receiver", receiver),
     Row("reductions", reductions),
     Row("resolver", resolver, code=256, ram=256),
+    Row("resolver in TFLM", resolver_in_tflm, code=256, ram=256),
     Row("probe without a link", partial(added, part=2, to=1)),
     Row("probe", partial(added, part=3, to=1)),
     Row("board", partial(added, part=4, to=3)),

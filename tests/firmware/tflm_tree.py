@@ -29,10 +29,13 @@ MARKERS = (
 """Headers by which the folders to search are found."""
 LIBRARIES = ("lib*tflm*.a", "libtensorflow-microlite.a")
 HOST, CORTEX_M = "host", "cortex-m"
+OUTLINE = Path(__file__).parent / "device" / "outline"
+"""Headers for compilers only, where there is no tree."""
 _ARM = 40
 _MACHINES = {"x86_64": 62, "AMD64": 62, "aarch64": 183, "arm64": 183}
 """e_machine of an ELF file by what Python calls the processor."""
-_FLAGS = (
+CPP_FLAGS = (
+    "-std=c++17",
     "-fno-rtti",
     "-fno-exceptions",
     "-fno-threadsafe-statics",
@@ -59,7 +62,7 @@ class Tree:
         """What every file that includes its headers is compiled with; no warnings from those."""
         headers = [part for folder in self.includes for part in ("-isystem", str(folder))]
         chip = CORTEX_M3 if self.machine == CORTEX_M else ("-O1", "-g")
-        return [f"-std={standard}", *_FLAGS, *chip, *headers, f"-I{DEVICE}"]
+        return [*CPP_FLAGS, f"-std={standard}", *chip, *headers, f"-I{DEVICE}"]
 
     def program(self, sources: Sequence[Path], to: Path, *flags: str) -> Path:
         """Compiles C++ and links it; for Cortex-M with the start-up code of the emulated board."""
@@ -145,4 +148,4 @@ def _run(command: Sequence[str | Path]) -> None:
         pytest.fail(f"{shlex.join(map(str, command))}\n{done.stderr[-4000:]}")
 
 
-__all__ = ["CORTEX_M", "HOST", "VARIABLE", "Tree", "find_tree", "tree_in"]
+__all__ = ["CORTEX_M", "CPP_FLAGS", "HOST", "OUTLINE", "VARIABLE", "Tree", "find_tree", "tree_in"]

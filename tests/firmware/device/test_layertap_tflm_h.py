@@ -1,4 +1,4 @@
-"""layertap_tflm.h on a real TensorFlow Lite Micro: compilers, and what its parts promise."""
+"""layertap_tflm.h: compilers; and what its parts promise, on a real TensorFlow Lite Micro."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import tapmodels
-from tflm_tree import HOST, Tree
-from toolchain import SANITIZERS, WARNINGS, tool
+from tflm_tree import CPP_FLAGS, HOST, OUTLINE, Tree
+from toolchain import DEVICE, SANITIZERS, WARNINGS, compiled, tool
 
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 
 HERE = Path(__file__).parent
 CASES = re.findall(r"CASE\((\w+)\)[,}]", (HERE / "tflm_cases.cc").read_text())
+EVERYTHING = HERE / "tflm_everything.cc"
+STRICT = (*WARNINGS, "-Wshadow", "-Wconversion", "-Wundef")
 pytestmark = pytest.mark.slow
 
 
@@ -63,22 +65,32 @@ def test_case(said: dict[str, str], case: str) -> None:
 
 
 @pytest.mark.parametrize("standard", ["c++17", "c++20"])
-@pytest.mark.parametrize("compiler", ["g++", "clang++"])
-def test_compiles_without_a_warning(
-    tflm_tree: Tree, compiler: str, standard: str, tmp_path: Path
-) -> None:
-    """Everything of it, used; also as the last thing in a program of two files."""
-    if tflm_tree.machine != HOST:
-        if compiler != "g++":
-            pytest.skip("clang++ has no C++ library for Cortex-M here")
-        compiler = tflm_tree.compiler
-    command = [tool(compiler), *tflm_tree.flags(standard), *WARNINGS, "-O2", "-c"]
-    source = HERE / "tflm_everything.cc"
-    done = subprocess.run(
-        [*command, str(source), "-o", str(tmp_path / "everything.o")],
-        capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.parametrize("compiler", ["g++", "clang++", "arm-none-eabi-g++"])
+def test_compiles_without_a_warning(compiler: str, standard: str, tmp_path: Path) -> None:
+    """Everything of it, used; Probes and Sinks are constants, which C++20 checks."""
+    flags = [*CPP_FLAGS, f"-std={standard}", *STRICT, "-isystem", str(OUTLINE)]
+    compiled(compiler, [EVERYTHING], tmp_path / "everything.o", *flags, "-O2", "-c")
+
+
+@pytest.mark.parametrize("standard", ["c++17", "c++20"])
+def test_compiles_with_the_real_headers(tflm_tree: Tree, standard: str, tmp_path: Path) -> None:
+    compilers = ["g++", "clang++"] if tflm_tree.machine == HOST else [tflm_tree.compiler]
+    for compiler in compilers:
+        flags = [*tflm_tree.flags(standard), *STRICT, "-O2", "-c"]
+        compiled(compiler, [EVERYTHING], tmp_path / "everything.o", *flags)
+
+
+def wrong(use: str, folder: Path) -> Path:
+    """A source with something that is a mistake."""
+    source = folder / "wrong.cc"
+    source.write_text(
+        '#include "layertap_tflm.h"\n'
+        "tflite::MicroMutableOpResolver<7> ops;\n"
+        "const tflite::MicroMutableOpResolver<7> &constant = ops;\n"
+        "layertap::Probe<3> probe(nullptr, 0);\n"
+        f"void use() {{ {use} }}\n"
+    )
+    return source
 
 
 @pytest.mark.parametrize(
@@ -90,18 +102,9 @@ def test_compiles_without_a_warning(
         ("layertap::Probe<0> none(nullptr, 0);", "a model has tensors"),
     ],
 )
-def test_what_cannot_work_does_not_compile(
-    tflm_tree: Tree, use: str, sentence: str, tmp_path: Path
-) -> None:
-    source = tmp_path / "wrong.cc"
-    source.write_text(
-        '#include "layertap_tflm.h"\n'
-        "tflite::MicroMutableOpResolver<7> ops;\n"
-        "const tflite::MicroMutableOpResolver<7> &constant = ops;\n"
-        "layertap::Probe<3> probe(nullptr, 0);\n"
-        f"void use() {{ {use} }}\n"
-    )
-    command = [tool(tflm_tree.compiler), *tflm_tree.flags(), "-fsyntax-only", str(source)]
+def test_what_cannot_work_does_not_compile(use: str, sentence: str, tmp_path: Path) -> None:
+    headers = [f"-I{DEVICE}", "-isystem", str(OUTLINE)]
+    command = [tool("g++"), *CPP_FLAGS, *headers, "-fsyntax-only", str(wrong(use, tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert sentence in re.sub(r'"\s*"', "", done.stderr)

@@ -333,8 +333,8 @@ inline uint32_t bytes_of(const TfLiteEvalTensor &tensor) {
   for (int i = 0; tensor.dims != nullptr && i < tensor.dims->size; ++i) {
     count *= static_cast<uint32_t>(tensor.dims->data[i]);
   }
-  if (static_cast<int>(tensor.type) == LAYERTAP_INT4) return (count + 1) / 2;
-  return count * layertap_element_bytes(static_cast<uint8_t>(tensor.type));
+  const uint8_t dtype = static_cast<uint8_t>(tensor.type);
+  return dtype == LAYERTAP_INT4 ? (count + 1) / 2 : count * layertap_element_bytes(dtype);
 }
 
 class ProbeCore;
@@ -761,9 +761,9 @@ class Probe final : private internal::Arrays<kTensors, kSubgraphs, kRules, kCall
       : Probe(model, size, name, &internal::WireOf<(kRules > 0)>::wire, sink.encoder()) {}
 
   /* Which tensors are sent: bit 0 of byte 0 is tensor 0 of subgraph 0. Bytes that lack are 0. */
-  void select(const uint8_t *mask, size_t bytes) {
+  void select(const uint8_t *bits, size_t bytes) {
     for (size_t i = 0; i < sizeof this->mask.items; ++i) {
-      this->mask.items[i] = i < bytes ? mask[i] : 0;
+      this->mask.items[i] = i < bytes ? bits[i] : 0;
     }
   }
 
@@ -803,9 +803,9 @@ class FixedProbe final : private internal::Arrays<0, kSubgraphs, kRules, kCallba
 
  public:
   constexpr FixedProbe(const void *model, size_t size, Sink &sink,
-                       const uint8_t (&mask)[(kTensors + 7) / 8], const char *name = "")
+                       const uint8_t (&bits)[(kTensors + 7) / 8], const char *name = "")
       : Arrays(),
-        ProbeCore(model, size, name, &internal::WireOf<(kRules > 0)>::wire, sink.encoder(), mask,
+        ProbeCore(model, size, name, &internal::WireOf<(kRules > 0)>::wire, sink.encoder(), bits,
                   {nullptr, kTensors, this->subgraphs.items, kSubgraphs, this->rules.items, kRules,
                    this->listeners.items, kCallbacks}) {}
 };
