@@ -220,3 +220,15 @@ def test_what_keras_cannot_express_is_said():
             model.export(add_outputs="dense")
     with pytest.raises(PlanError, match="no layer returns it"):
         layertap.export(nested(), until="kind:weight & *logits*")
+
+
+def test_what_no_layer_returns_is_said():
+    inputs = keras.Input((4, 2), name="x")
+    net = keras.Model(inputs, keras.layers.LSTM(3, name="lstm")(inputs))
+    with layertap.open(net) as model:
+        for name in ("x", "lstm/lstm_cell/kernel", "lstm:cell"):
+            with pytest.raises(PlanError, match="no layer returns it"):
+                model.export(until=name)
+        if "lstm/lstm_cell" in model.graph:
+            with pytest.raises(PlanError, match="in the loop of a recurrent layer"):
+                model.export(until="lstm/lstm_cell")

@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 keras = pytest.importorskip("keras")
 
 import layertap  # noqa: E402
-from layertap.errors import FeedError, RuntimeFailure  # noqa: E402
+from layertap.errors import FeedError, RunError, RuntimeFailure  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh_names")]  # traces a model per test
 
@@ -190,6 +190,18 @@ def test_texts_can_be_fed() -> None:
             run = model.capture(np.array(x), "words | vectors")
             np.testing.assert_array_equal(run["words"].raw, words(np.array(x)))
             assert run["vectors"].raw.shape == (len(x), 3, 2)
+
+
+def test_a_model_that_is_no_longer_the_one_that_was_opened() -> None:
+    net = keras.Sequential([keras.Input((4,)), L.Dense(3, name="a")])
+    x = random(2, 4)
+    with layertap.open(net) as model:
+        model.capture(x)
+        net.layers[0].bias.assign(np.ones(3))
+        check(model.capture(x), {"a": net(x)})
+        net.add(L.Dense(2, name="b"))
+        with pytest.raises(RunError, match="since the model was opened"):
+            model.capture(x)
 
 
 def test_single_layer() -> None:

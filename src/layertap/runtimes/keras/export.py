@@ -40,14 +40,14 @@ def extractor(
     ``call`` does not run on symbolic tensors.
     """
     given = {spec.name: _symbolic(spec) for spec in specs}
+    for tap in taps:
+        if tap.kind not in ("activation", "output"):
+            raise _no_output(tap.name, "no layer returns it")
     values = _symbolic_values(model, inputs, given, [tap.name for tap in taps])
     found = {value.name: value.tensor for value in values}
     for tap in taps:
         if tap.name not in found:
-            raise PlanError(
-                f"{tap.name!r} cannot be an output of a Keras model: no layer returns it",
-                hint="choose what a layer returns, or capture it instead",
-            )
+            raise _no_output(tap.name, "no layer returns it")
     kept = _own_outputs(values) if whole else {}
     outputs = kept | {tap.name: found[tap.name] for tap in taps}
     try:
@@ -59,6 +59,13 @@ def extractor(
         raise PlanError(
             f"Keras cannot build the model: {error}", hint="give each layer a name of its own"
         ) from error
+
+
+def _no_output(name: str, why: str) -> PlanError:
+    return PlanError(
+        f"{name!r} cannot be an output of a Keras model: {why}",
+        hint="choose what a layer returns, or capture it instead",
+    )
 
 
 def save(model: Any, to: Path) -> None:
@@ -125,10 +132,14 @@ def _symbolic_values(
 
 
 def _holders(layer: Any, path: str, wanted: Sequence[str], ownership: Ownership) -> Iterator[int]:
-    """Ids of the layers below ``layer`` that hold one of ``wanted``."""
+    """Ids of the layers below ``layer`` that hold one of ``wanted``. Raises PlanError where that is
+    a recurrent layer."""
     for child in sublayers(layer):
         inner = f"{path}{ownership.local_name(layer, child)}/"
-        if any(name.startswith(inner) for name in wanted):
+        inside = [name for name in wanted if name.startswith(inner)]
+        if inside and isinstance(child, keras.layers.RNN):
+            raise _no_output(inside[0], "it is computed in the loop of a recurrent layer")
+        if inside:
             yield id(child)
             yield from _holders(child, inner, wanted, ownership)
 

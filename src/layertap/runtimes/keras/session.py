@@ -165,6 +165,11 @@ class KerasSession:
 
     def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
         self._check_open()
+        if self._known != _parts(self._model):
+            raise RunError(
+                "layers or variables were added or removed since the model was opened",
+                hint="open it again",
+            )
         check_readable(taps)
         for tap in taps:
             if self._eager and self._loops.get(tap.name):
@@ -192,6 +197,7 @@ class KerasSession:
         self._graphs.clear()
         self._compiled.clear()
         self._weights.clear()
+        self._known.clear()
 
     def _check_open(self) -> None:
         if self._model is None:
@@ -364,7 +370,13 @@ class KerasSession:
         named = [tap.name for tap in taps if tap.kind == "weight"]
         self._weights = dict(zip(named, weights, strict=True))
         self._loops = {one.value.name: len(one.value.loops) for one, _ in values}
+        self._known = _parts(self._model)
         return Graph(taps, complete=complete)
+
+
+def _parts(model: Any) -> dict[int, Any]:
+    """The layers and variables of a model by their identity, which nothing else gets meanwhile."""
+    return {id(one): one for one in (*model._flatten_layers(), *model.variables)}
 
 
 def _filled(specs: Sequence[InputSpec], batch: int, free: int) -> Specs:
