@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,24 @@ def test_nested_lists_of_numbers_are_an_array() -> None:
     ((feed, samples),) = feeds([[1, 2, 3], [4, 5, 6]])
     assert samples == 2
     assert feed["x"].dtype == np.float32
+
+
+class Table:
+    """What a data frame of pandas or polars is to us."""
+
+    columns = ("a", "b", "c")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def to_numpy(self) -> Any:
+        return np.ones((4, 3))
+
+
+def test_a_table_is_an_array_of_its_rows() -> None:
+    for x in (Table(), [Table()]):
+        ((feed, samples),) = feeds(x)
+        assert (feed["x"].shape, samples) == ((4, 3), 4)
 
 
 def test_several_inputs() -> None:

@@ -77,6 +77,7 @@ def make_feeds(
 
     Raises FeedError with the expected and the given shape and dtype.
     """
+    x = _untabled(x)
     if _is_one_set(x):
         return _cut(_named(x, inputs, exact=True), inputs, batched, batch_size)
     if isinstance(x, str | bytes) or not isinstance(x, Iterable):
@@ -92,8 +93,13 @@ def make_feeds(
 def _each(
     batches: Iterable[Any], inputs: Sequence[InputSpec], batched: bool, batch_size: int | None
 ) -> Iterator[tuple[Feed, int]]:
-    for batch in batches:
+    for batch in map(_untabled, batches):
         yield from _cut(_named(batch, inputs, exact=False), inputs, batched, batch_size)
+
+
+def _untabled(x: Any) -> Any:
+    """A data frame as an array of its rows: as an iterable it gives the names of its columns."""
+    return x.to_numpy() if hasattr(x, "to_numpy") and hasattr(x, "columns") else x
 
 
 def _length(x: Any) -> int | None:
