@@ -43,10 +43,10 @@ def loops() -> bytes:
         [OperatorSpec("LESS", [2, 0], [3])],
     )
     body = SubgraphSpec(
-        [*_state("body/", "steps", "x"), _number("minus", 1), *_state("body/", "left", "doubled")],
+        [*_state("body/", "steps", "x"), _number("minus", -1), *_state("body/", "left", "doubled")],
         [0, 1],
         [3, 4],
-        [OperatorSpec("SUB", [0, 2], [3]), OperatorSpec("ADD", [1, 1], [4])],
+        [OperatorSpec("ADD", [0, 2], [3]), OperatorSpec("ADD", [1, 1], [4])],
     )
     return write_tflite(main, condition, body, _branch("ADD"), _branch("RELU"))
 

@@ -40,12 +40,11 @@ TfLiteStatus choosy(TfLiteContext *context, TfLiteNode *node) {
 const TFLMRegistration choosy_registration = {nullptr, nullptr, nullptr, choosy,
                                               nullptr, 0,       nullptr};
 
-using Ops = tflite::MicroMutableOpResolver<7>;
+using Ops = tflite::MicroMutableOpResolver<6>;
 
 void add(Ops &ops) {
   ops.AddRelu();
   ops.AddAdd();
-  ops.AddSub();
   ops.AddLess();
   ops.AddIf();
   ops.AddWhile();
@@ -283,7 +282,7 @@ void copies() {
   Ops ops;
   add(ops);
   const Ops &constant = ops;
-  layertap::CopyingTapResolver<6> tapped(constant, probe);
+  layertap::CopyingTapResolver<5> tapped(constant, probe);
   layertap::CopyingTapResolver<2> small(constant, probe);
   Runner runner(kLoops, tapped, 0), plain(kLoops, ops, 1);
   CHECK(runner.ready());
