@@ -228,6 +228,20 @@ class Recording(L.Layer):
         return layertap.record("all", {"h": self.function(x), "twice": (x, x + 1)})["h"]
 
 
+class Forgetful(L.Layer):
+    """What is computed is computed again for gradients, and not kept."""
+
+    def call(self, x: Any) -> Any:
+        return keras.remat(lambda y: layertap.record("inside", ops.tanh(y)) * 2.0)(x)
+
+
+def test_record_where_values_are_not_kept_for_gradients() -> None:
+    x = normal(2, 3)
+    net = keras.Sequential([keras.Input((3,)), Forgetful(name="block")])
+    with layertap.open(net) as model:
+        close(model.capture(x, "block/inside")["block/inside"].raw, np.tanh(x))
+
+
 def test_record_in_a_function_that_was_compiled_before() -> None:
     def step(x: Any) -> Any:
         return layertap.record("inside", x * 3.0) + 1.0
