@@ -76,11 +76,10 @@ def _tell(made: Firmware, model: str) -> None:
 
 def _then(made: Firmware, model: str) -> str:
     """The command for when the board runs; the port is a guess."""
-    if made.kind == "outputs":
-        return ""
-    asks = ["capture", model, "--port", made.port, "--random", "0"]
-    words = ["listen", made.port, "-m", model] if made.kind == "fixed" else asks
-    return f", then {program()} {shlex.join(words)}"
+    from layertap.firmware.generate.project import read_command
+
+    words = read_command(made.kind, model, made.port)
+    return f", then {program()} {shlex.join(words)}" if words else ""
 
 
 __all__ = ["firmware"]

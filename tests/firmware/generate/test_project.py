@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,24 @@ def test_the_files_of_each_platform(platform: str, kind: str) -> None:
     sources = {f"{below}/{name}" if below else name for name in SHARED | EXTRA[kind]}
     assert set(made) == sources | OWN[platform] | {"README.md"}
     assert list(made) == sorted(made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "verb"), [("host", "capture"), ("fixed", "listen"), ("outputs", None)]
+)
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_last_step_is_a_command_that_suits_the_firmware(
+    platform: str, kind: Kind, verb: str | None
+) -> None:
+    made = texts(project_files(project(platform, MODELS["digits"], kind, "my net.tflite")))
+    (last,) = re.findall(r"^5\. .*?(?=^\S|\Z)", made["README.md"], re.DOTALL | re.MULTILINE)
+    commands = [shlex.split(found) for found in re.findall(r"`layertap (.+?)`", last)]
+    assert [words[0] for words in commands] == ([verb] if verb else [])
+    for words in commands:
+        command = getattr(import_module(f"layertap.cli.{verb}"), words[0])
+        parsed = command.make_context(words[0], words[1:]).params
+        assert "my net.tflite" in parsed.values()
+        assert PLATFORMS[platform].port in parsed.values()
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

@@ -153,12 +153,31 @@ def _values(project: Project) -> dict[str, str]:
     values |= _example(project.table)
     values["contents"] = _CONTENTS[project.kind]
     values["interpreter"] = _interpreter(project)
+    values["last_step"] = _last_step(project)
     steps = dict(templates(project.platform.templates))[STEPS]
     values["steps"] = filled(steps, values).rstrip("\n")
     notes = dict(templates(MAINS))
     values["usage"] = filled(notes[f"{project.kind}.md"], values).rstrip("\n")
     values["custom_notes"] = filled(notes["custom.md"], values) if project.customs else ""
     return values
+
+
+def read_command(kind: Kind, model: str, port: str) -> list[str]:
+    """The words after ``layertap`` that read what firmware of this kind sends; none for one whose
+    taps are outputs, which sends nothing."""
+    if kind == "outputs":
+        return []
+    if kind == "fixed":
+        return ["listen", port, "-m", model]
+    return ["capture", model, "--port", port, "--taps", "*", "--random", "0"]
+
+
+def _last_step(project: Project) -> str:
+    words = read_command(project.kind, comment(project.file), project.platform.port)
+    if not words:
+        return "Look at its console: `main.cpp` prints the first elements of each tap."
+    what = "Read any tensor" if project.kind == "host" else "See what it sends"
+    return f"{what}, with the path to the model:\n   `layertap {shlex.join(words)}`."
 
 
 def _cut(name: str) -> bytes:
@@ -309,4 +328,5 @@ __all__ = [
     "device_version",
     "is_yours",
     "project_files",
+    "read_command",
 ]
