@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from sizes import GROWTH, ROWS, Row, compiler_version, recorded
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_sizes(row: Row, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from layertap.runtimes.litert.session import LitertSession
 from layertap.runtimes.tflm.session import TflmSession
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 
+pytestmark = pytest.mark.slow
+
 RUNTIMES = {"litert": LitertSession.readable, "tflm": TflmSession.readable}
 TYPES = [(runtime, dtype) for runtime, dtypes in RUNTIMES.items() for dtype in sorted(dtypes)]
 

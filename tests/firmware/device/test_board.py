@@ -37,6 +37,8 @@ from layertap.firmware.wire.messages import (
 )
 from layertap.tflite.model import parse
 
+pytestmark = pytest.mark.slow
+
 NAMES = {
     (subgraph.index, tensor.index): tensor.name
     for subgraph in parse(MODEL).subgraphs
@@ -111,7 +113,6 @@ def assert_equal(actual: Mapping[str, list[Array]], expected: Mapping[str, list[
             assert value.tobytes() == np.ascontiguousarray(wanted).tobytes(), name
 
 
-@pytest.mark.slow
 def test_tiny_pieces_under_the_sanitizers(tmp_path: Path) -> None:
     """The board's own memory is watched too."""
     flags = ("-DLAYERTAP_PIECE=7", "-DLAYERTAP_GATHER=1", *SANITIZERS)
@@ -135,7 +136,6 @@ def test_every_dtype_and_shape_comes_as_it_was(board: Board) -> None:
     check_every_tensor(board.command(MODEL))
 
 
-@pytest.mark.slow
 def test_every_dtype_and_shape_comes_from_a_cortex_m3(emulated_board: Board) -> None:
     check_every_tensor(emulated_board.command(MODEL))
 
@@ -324,7 +324,6 @@ def test_text_garbage_and_crlf_around_whole_frames(board: Board) -> None:
     assert any(isinstance(e, Damage) for e in talk(board.command(MODEL, translated), done=9))
 
 
-@pytest.mark.slow
 def test_failed_runs_and_reboots_are_said(board: Board) -> None:
     events = talk(board.command(MODEL, Orders(faults=[Fault("fail", frame=0)])), run_once())
     assert [event.status for event in events if isinstance(event, Done)] == [1]

@@ -13,6 +13,8 @@ from layertap.demo import asset
 from layertap.onchip import generate_firmware
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 
+pytestmark = pytest.mark.slow
+
 COMPILERS = ("g++", "clang++", "arm-none-eabi-g++")
 
 

@@ -27,6 +27,8 @@ from layertap.errors import LayertapError, MissingRuntime, RuntimeFailure, Sourc
 from layertap.runtimes.device.transport import Ended, Transport, open_transport
 from layertap.runtimes.registry import find_runtime
 
+pytestmark = pytest.mark.slow
+
 Pair = tuple[int, str]
 
 

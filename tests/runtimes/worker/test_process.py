@@ -17,6 +17,8 @@ import pytest
 
 from layertap.runtimes.worker.process import NativeError, Worker, WorkerFailure
 
+pytestmark = pytest.mark.slow
+
 ENGINE = """
 import os, signal, sys, time
 from layertap.runtimes.worker.serve import serve
@@ -204,7 +206,6 @@ def test_a_module_that_cannot_start() -> None:
     worker.stop()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["", "hang"])
 def test_a_killed_caller_takes_its_worker_along(what: str) -> None:
     code = (
