@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from layertap.cli.firmware import PLATFORMS, RULES
@@ -24,9 +26,20 @@ def test_the_folder_is_told(cli, int8_model, tmp_path):
 
 def test_what_comes_next_depends_on_who_drives_the_board(cli, int8_model, tmp_path):
     fixed = cli("firmware", int8_model, "-t", "pool", "--fixed", "-o", tmp_path / "a")
-    assert "listen exec:build/firmware -m" in fixed.stdout
+    assert f"listen exec:{tmp_path}/a/build/firmware -m" in fixed.stdout
     outputs = cli("firmware", int8_model, "-t", "pool", "--outputs", "-o", tmp_path / "b")
     assert outputs.stdout.endswith(f"next      {tmp_path}/b/README.md\n")
+
+
+@pytest.mark.parametrize(
+    ("platform", "built"), [("generic", "firmware"), ("qemu-mps2", "firmware.elf")]
+)
+def test_what_comes_next_works_from_here(cli, int8_model, tmp_path, platform, built):
+    folder = tmp_path / "my board"
+    told = cli("firmware", int8_model, "--platform", platform, "-o", folder).stdout
+    words = shlex.split(told.rpartition(", then ")[2])
+    port = words[words.index("--port") + 1]
+    assert shlex.split(port.removeprefix("exec:"))[-1] == str(folder / "build" / built)
 
 
 def test_json(cli_json, int8_model, tmp_path):

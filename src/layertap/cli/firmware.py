@@ -75,10 +75,13 @@ def _tell(made: Firmware, model: str) -> None:
 
 
 def _then(made: Firmware, model: str) -> str:
-    """The command for when the board runs; the port is a guess."""
+    """The command for when the board runs, from here; a port that is no program is a guess."""
     from layertap.firmware.generate.project import read_command
 
-    words = read_command(made.kind, model, made.port)
+    port = made.port
+    if port.startswith("exec:"):
+        port = port.replace("build/", f"{shlex.quote(str(made.folder))}/build/")
+    words = read_command(made.kind, model, port)
     return f", then {program()} {shlex.join(words)}" if words else ""
 
 

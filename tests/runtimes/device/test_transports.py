@@ -111,27 +111,16 @@ def test_busy_port_tells_who_has_it(terminal: Pair) -> None:
     opened(path).close()
 
 
-def test_busy_port_names_another_program(terminal: Pair) -> None:
+@pytest.mark.parametrize(
+    "opens",
+    [
+        pytest.param("import serial; p = serial.Serial({path!r}, exclusive=True)", id="lock"),
+        pytest.param("p = open({path!r}, 'rb', 0)", id="no lock"),
+    ],
+)
+def test_busy_port_names_another_program(terminal: Pair, opens: str) -> None:
     _, path = terminal
-    code = (
-        f"import serial, time; p = serial.Serial({path!r}, exclusive=True); "
-        "print('open', flush=True); time.sleep(30)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    try:
-        assert holder.stdout.readline() == b"open\n"
-        with pytest.raises(SourceError, match=rf"in use by python\S* \(process {holder.pid}\)"):
-            opened(path)
-    finally:
-        holder.kill()
-        holder.wait()
-        holder.stdout.close()
-
-
-def test_busy_port_of_a_program_that_takes_no_lock(terminal: Pair) -> None:
-    _, path = terminal
-    code = f"import time; p = open({path!r}, 'rb', 0); print('open', flush=True); time.sleep(30)"
+    code = f"{opens.format(path=path)}; import time; print('open', flush=True); time.sleep(30)"
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert holder.stdout is not None
     try:

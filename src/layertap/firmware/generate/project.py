@@ -177,7 +177,8 @@ def _last_step(project: Project) -> str:
     if not words:
         return "Look at its console: `main.cpp` prints the first elements of each tap."
     what = "Read any tensor" if project.kind == "host" else "See what it sends"
-    return f"{what}, with the path to the model:\n   `layertap {shlex.join(words)}`."
+    place = "in this folder and " if project.platform.port.startswith("exec:") else ""
+    return f"{what}, {place}with the path to the model:\n   `layertap {shlex.join(words)}`."
 
 
 def _cut(name: str) -> bytes:
