@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from sys import getrefcount
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +18,69 @@ from layertap.core.feeds import Feed, InputSpec
 from layertap.errors import FeedError
 from layertap.runtimes.torch.arrays import to_tensor
 
-_FLOAT32 = np.dtype(np.float32)
-
-_OWN_REFERENCES = 3
-"""References to an array that an attribute and a local variable hold, while ``getrefcount``
-looks."""
-
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+_AS_THEY_ARE = frozenset(
+    map(np.dtype, ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32"))
+)
+"""Types of arrays of which a tensor is made without conversion."""
+
+
+class Call(NamedTuple):
+    """What a network is called with."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    form: object
+    """What :func:`look` says of the feed."""
+
+
+class Staged:
+    """A call whose arguments are tensors made of arrays, to be made again with other values.
+
+    Memory that is still in the cache, and tensors that exist, cost a fraction of new ones.
+    """
+
+    def __init__(self, feed: Feed, owned: Mapping[str, torch.Tensor], call: Call) -> None:
+        self.call = call
+        self.parts = []
+        for name, tensor in owned.items():
+            storage = tensor.untyped_storage()
+            self.parts.append((name, feed[name].shape, tensor, tensor.numpy(), storage))
+
+    def renew(self, feed: Feed) -> bool:
+        """Put the values of ``feed`` in. Not if they have another form, or where somebody still
+        has a tensor, or its memory, or did more to it than to look: then nothing is changed."""
+        if len(feed) != len(self.parts):
+            return False
+        for name, shape, tensor, array, storage in self.parts:
+            value = feed.get(name)
+            if (
+                type(value) is not np.ndarray
+                or value.shape != shape
+                or value.dtype != array.dtype
+                or getrefcount(tensor) > _OWN_REFERENCES
+                or tensor._use_count() > 1  # type: ignore[attr-defined]
+                or _storage_use_count(storage._cdata) != _OWN_STORAGE
+                or tensor._version
+                or tensor.requires_grad
+                or tensor.__dict__
+            ):
+                return False
+        for name, _, _, array, _ in self.parts:
+            array[...] = feed[name]
+        return True
+
+
+_OWN_REFERENCES = 4
+"""References to a staged tensor: from the call, the part and a local variable, while
+``getrefcount`` looks."""
+
+_storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
+
+_OWN_STORAGE = 3
+"""References to the storage of a staged tensor: that one's, the array's and the Python object's."""
 
 
 class Arguments:
@@ -39,19 +95,27 @@ class Arguments:
         self.inputs = tuple(_spec(parameter) for parameter in parameters)
         kinds = inspect.Parameter
         self.positional = [p.name for p in parameters if p.kind in _POSITIONAL]
-        self.first = next(iter(self.positional), "")
         self.only = {p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY}
         self.further = next((p.name for p in parameters if p.kind is kinds.VAR_POSITIONAL), "")
         tensors = [*module.parameters(), *module.buffers()]
         floating = (tensor for tensor in tensors if tensor.is_floating_point())
         self.landmark = next(floating, tensors[0] if tensors else None)
-        self._buffer: Array = np.empty(0, _FLOAT32)
+        self._staged: Staged | None = None
 
-    def bind(self, feed: Feed) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword arguments that ``feed`` stands for. Raises FeedError."""
-        if len(feed) == 1 and self.first in feed:
-            return (self._own(feed[self.first]),), {}
-        left = {name: self._own(value) for name, value in feed.items()}
+    def bind(self, feed: Feed) -> Call:
+        """The call that ``feed`` stands for; its tensors may be those of an earlier one that
+        nobody has any more. Raises FeedError."""
+        staged = self._staged
+        if staged is not None and staged.renew(feed):
+            return staged.call
+        owned = {name: self._own(value) for name, value in feed.items()}
+        call = Call(*self._arranged(owned), look(feed))
+        again = all(map(_is_as_it_was, feed.values(), owned.values()))
+        self._staged = Staged(feed, owned, call) if again else None
+        return call
+
+    def _arranged(self, owned: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        left = dict(owned)
         args: list[Any] = []
         for name in self.positional:
             if name not in left:
@@ -70,20 +134,8 @@ class Arguments:
     def _own(self, value: Any) -> Any:
         if self.landmark is None:
             return _own(value, None, None)
-        if type(value) is np.ndarray and value.dtype is _FLOAT32 and self.landmark.is_cpu:
-            return torch.from_numpy(self._copied(value))  # what the rest does, for the usual case
         floating = self.landmark.dtype if self.landmark.is_floating_point() else None
         return _own(value, floating, self.landmark.device)
-
-    def _copied(self, value: Array) -> Array:
-        """A copy of ``value``, in the memory of the last one where no tensor lies in it any more:
-        memory that is still in the cache costs a fraction."""
-        buffer = self._buffer
-        if buffer.shape != value.shape or getrefcount(buffer) > _OWN_REFERENCES:
-            self._buffer = value.copy()
-            return self._buffer
-        np.copyto(buffer, value)
-        return buffer
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call under the names of ``inputs``, as feeds name them."""
@@ -91,6 +143,18 @@ class Arguments:
         further = enumerate(args[len(self.positional) :])
         named.update((f"{self.further}.{i}", value) for i, value in further)
         return {**named, **kwargs}
+
+
+def _is_as_it_was(value: Any, tensor: Any) -> bool:
+    """Whether ``tensor`` holds the elements of an array without any conversion."""
+    return (
+        type(value) is np.ndarray
+        and type(tensor) is torch.Tensor
+        and value.dtype in _AS_THEY_ARE
+        and tensor.is_cpu
+        and not tensor.is_inference()
+        and tensor.numpy().dtype == value.dtype
+    )
 
 
 def _signature(module: nn.Module) -> inspect.Signature:

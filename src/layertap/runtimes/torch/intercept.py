@@ -13,12 +13,13 @@ import copy
 import types
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import nn
 from torch.compiler import is_compiling
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as module_hooks
 from torch.utils.hooks import RemovableHandle
 
 Enter = Callable[[tuple[Any, ...], dict[str, Any]], int]
@@ -31,6 +32,16 @@ Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Gets a module's ``forward`` and returns what to put in its place: a shorter way to the same."""
 
 _ABSENT = object()
+
+_hooks_of = itemgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+
+_GLOBAL_HOOKS = (
+    module_hooks._global_backward_pre_hooks,
+    module_hooks._global_backward_hooks,
+    module_hooks._global_forward_hooks,
+    module_hooks._global_forward_pre_hooks,
+)
+"""Hooks that run for every module, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,39 +139,63 @@ def _deaf() -> Hooks:
 
 
 class Way:
-    """The ways to listen to one module; which of them fits is looked up at each pass.
-
-    Most modules take the shortest: ``shortcut`` is the listener's wrap of the class's ``forward``,
-    made once, and put into the module's ``__dict__`` (``own``) for the pass.
-    """
+    """The ways to listen to one module that fit whatever its user did to it."""
 
     def __init__(self, listener: Listener, failures: bool, fused: bool) -> None:
         self.forward, self.hooks = Forward(listener, failures), Hooks(listener, failures)
         self.fused = fused
         self.own = listener.module.__dict__
-        self.kind = type(listener.module)
-        self.function: Any = getattr(self.kind, "forward", None)
         self.scripted = isinstance(listener.module, torch.jit.ScriptModule)
-        self.shortcut = None
-        if listener.wrap is not None and isinstance(self.function, types.FunctionType):
-            self.shortcut = listener.wrap(types.MethodType(self.function, listener.module))
 
-    def has_hooks(self) -> bool:
-        own = self.own
-        hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]
-        return bool(hooks) or self.scripted
+    def choose(self, everywhere: bool) -> Forward | Hooks:
+        """What to install where hooks for all modules exist, or are preferred, and where not."""
+        hooked = self.scripted or any(_hooks_of(self.own))
+        return self.hooks if hooked or (everywhere and not self.fused) else self.forward
 
-    def is_short(self) -> bool:
-        """Whether the shortcut is what a call of the module comes to, without hooks."""
-        own = self.own
-        return (
-            self.shortcut is not None
-            and "forward" not in own
-            and not own["_forward_hooks"]
-            and not own["_forward_pre_hooks"]
-            and not own["_backward_hooks"]
-            and getattr(self.kind, "forward", None) is self.function
-        )
+
+class Shortcuts:
+    """The shortest way, for most modules: a listener's wrap of the class's ``forward``, made once,
+    and put into the ``__dict__`` of the module for the pass.
+    """
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        self.modules: list[Shortcut] = []
+        for listener in listeners:
+            assert listener.wrap is not None
+            module, kind = listener.module, type(listener.module)
+            forward = listener.wrap(types.MethodType(kind.forward, module))
+            self.modules.append((module.__dict__, kind, kind.forward, forward))
+
+    def install(self) -> bool:
+        """Whether the shortcuts are in place: nothing is, if one of the modules has hooks, or a
+        ``forward`` of its own, or its class has another one."""
+        for own, kind, function, forward in self.modules:
+            if (
+                own["_forward_hooks"]
+                or own["_forward_pre_hooks"]
+                or own["_backward_hooks"]
+                or "forward" in own
+                or kind.forward is not function
+            ):
+                self.remove()
+                return False
+            own["forward"] = forward
+        return True
+
+    def remove(self) -> None:
+        for own, _, _, forward in self.modules:
+            if "forward" in own and own["forward"] is forward:
+                del own["forward"]  # else someone wrapped it in turn
+
+
+Shortcut = tuple[dict[str, Any], Any, Any, Callable[..., Any]]
+"""A module's ``__dict__``, its class, the ``forward`` of that, and what is put in its place."""
+
+
+def _can_be_short(listener: Listener) -> bool:
+    scripted = isinstance(listener.module, torch.jit.ScriptModule)
+    function = getattr(type(listener.module), "forward", None)
+    return listener.wrap is not None and isinstance(function, types.FunctionType) and not scripted
 
 
 class Interception:
@@ -180,27 +215,28 @@ class Interception:
         public: bool = False,
     ) -> None:
         self.public = public
-        self.ways = [Way(listener, public, listener.module in fused) for listener in listeners]
-        self.installed: list[Forward | Hooks] = []
-        self.shortcuts: list[tuple[dict[str, Any], Any]] = []
+        short, others = [], []
+        for listener in listeners:
+            (short if _can_be_short(listener) else others).append(listener)
+        self.shortcuts = Shortcuts(short)
+        ways = [Way(each, public, each.module in fused) for each in (*short, *others)]
+        self.ways, self.other_ways = ways, ways[len(short) :]
+        self.installed: list[Forward | Hooks | Shortcuts] = []
 
-    def __enter__(self) -> Self:
-        everywhere: bool = self.public or _has_any_global_hook()  # type: ignore[no-untyped-call]
+    def __enter__(self) -> None:
+        everywhere = self.public or any(_GLOBAL_HOOKS)
+        ways = self.ways
+        if not everywhere and self.shortcuts.install():
+            self.installed.append(self.shortcuts)
+            ways = self.other_ways
         try:
-            for way in self.ways:
-                if not everywhere and way.is_short():
-                    way.own["forward"] = way.shortcut
-                    self.shortcuts.append((way.own, way.shortcut))
-                elif (everywhere and not way.fused) or way.has_hooks():
-                    way.hooks.install()
-                    self.installed.append(way.hooks)
-                else:
-                    way.forward.install()
-                    self.installed.append(way.forward)
+            for way in ways:
+                chosen = way.choose(everywhere)
+                chosen.install()
+                self.installed.append(chosen)
         except BaseException:
             self.remove()
             raise
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
@@ -209,7 +245,3 @@ class Interception:
         """Leave every module as it was. Idempotent."""
         while self.installed:
             self.installed.pop().remove()
-        for own, shortcut in self.shortcuts:
-            if own.get("forward") is shortcut:
-                del own["forward"]
-        self.shortcuts.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -117,7 +117,7 @@ class TorchSession:
         special = self.compiled or not self.fast_path or self.state.frozen
         if special or torch.is_inference_mode_enabled():
             return self._special_mode()
-        return torch.no_grad()
+        return NoGrad()
 
     @contextmanager
     def _special_mode(self) -> Iterator[None]:
@@ -161,10 +161,10 @@ class TorchSession:
     def _trace_fake(self, feed: Feed, names: Names) -> Traced | None:
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         root = self.catalog.root
-        bound = self.arguments.bind(feed)
+        call = self.arguments.bind(feed)
         try:
             with _silent(_FAKE_LOG), self.state.kept(learn=True):
-                args, kwargs = tree_map(_faked(fake), bound)
+                args, kwargs = tree_map(_faked(fake), (call.args, call.kwargs))
                 named = [
                     *root.named_parameters(remove_duplicate=False),
                     *root.named_buffers(remove_duplicate=False),
@@ -178,10 +178,10 @@ class TorchSession:
             return None
 
     def _trace_real(self, feed: Feed) -> Traced:
-        args, kwargs = self.arguments.bind(feed)
+        call = self.arguments.bind(feed)
         try:
             with self.state.kept(learn=True):
-                return self._listen(feed, args, kwargs, self.names)
+                return self._listen(feed, call.args, call.kwargs, self.names)
         except RunError:
             raise
         except Exception as error:
@@ -255,6 +255,22 @@ class TorchSession:
     def close(self) -> None:
         """Let go of what was learned. The module is the caller's. Idempotent."""
         self.closed = True
+
+
+class NoGrad:
+    """``torch.no_grad()`` without what that does besides: every pass enters it."""
+
+    __slots__ = ("before",)
+
+    def __enter__(self) -> None:
+        self.before = torch.is_grad_enabled()
+        _set_grad_enabled(False)
+
+    def __exit__(self, *_: object) -> None:
+        _set_grad_enabled(self.before)
+
+
+_set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
 
 
 @contextmanager

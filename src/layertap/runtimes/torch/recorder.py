@@ -1,0 +1,254 @@
+"""Keeps the values of one forward pass, and tells which of them must be copied.
+
+A value is right if nothing wrote into its memory after the moment of its production. Copying
+every value would ensure that, at the price of the copies. So the first batch is read with copies,
+which are compared with what the tensors hold at the end: that tells which taps are overwritten
+later (by ``ReLU(inplace=True)``, by ``x += y``), and these are copied from then on, as are those
+that were seen to be written to when the graph was traced. The others are handed over as they are,
+after a look at their version counters.
+
+A tensor that is handed over must belong to nobody else: references to the tensor and its storage
+are counted, and what is shared (with a buffer, a cache, a view, another tap) is copied then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from sys import getrefcount
+from typing import Any
+
+import torch
+
+from layertap import recording
+from layertap.core.dtypes import Array
+from layertap.core.graph import TapPoint
+from layertap.errors import Untappable
+from layertap.runtimes.torch.arrays import to_array
+from layertap.runtimes.torch.catalog import Catalog
+from layertap.runtimes.torch.intercept import Interception, Listener, Wrap
+from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
+from layertap.runtimes.torch.state import same_bits
+from layertap.runtimes.torch.tracing import OUTPUT, Key, OpenCalls, Traced
+
+
+class Stop(BaseException):
+    """Ends a forward pass after the last tap.
+
+    Not an Exception, so that ``except Exception`` in a model does not take it for a failure. Where
+    a model swallows it all the same, the pass merely goes on to its end.
+    """
+
+
+Record = tuple[torch.Tensor, int]
+"""A tap's value, and the value's version or COPIED."""
+
+COPIED = -1
+
+
+@dataclass
+class Wanted:
+    """Which taps to read at one module: by call, then by suffix, their numbers in the pass."""
+
+    arguments: dict[int, dict[str, int]] = field(default_factory=dict)
+    outputs: dict[int, dict[str, int]] = field(default_factory=dict)
+
+
+class Recorder:
+    """Listens to the modules of one pass and keeps the values that are wanted.
+
+    Taps go by their numbers in the pass. What is done here for each of them is what a tap costs.
+    """
+
+    def __init__(
+        self, catalog: Catalog, taps: Sequence[TapPoint], keys: Sequence[Key], traced: Traced
+    ) -> None:
+        self.taps = taps
+        self.static = traced.static
+        self.wanted: dict[int, Wanted] = {}
+        self.overwritten = [key in traced.overwritten for key in keys]
+        self.copy = [True] * len(keys)
+        self.records: dict[int, Record] = {}
+        self.calls: dict[int, int] = {}
+        self.learning: dict[int, Record] | None = None
+        self.recorded: dict[Key, int] = {}
+        self.open = OpenCalls(catalog)
+        for number, key in enumerate(keys):
+            if key.is_recorded:
+                self.recorded[key] = number
+            elif key.slot >= 0:
+                wanted = self.wanted.setdefault(key.slot, Wanted())
+                calls = wanted.arguments if key.is_argument else wanted.outputs
+                calls.setdefault(key.call, {})[key.suffix] = number
+        # A value that is recorded belongs to the innermost call: those that record are all heard.
+        for slot in traced.recording if self.recorded else ():
+            if catalog.slots[slot].name:
+                self.wanted.setdefault(slot, Wanted())
+        inside = sum(key.slot >= 0 for key in keys)
+        # Where nothing is called after the last tap, stopping costs more than it saves.
+        to_the_end = any(key.slot == OUTPUT for key in keys) or traced.final in keys
+        self.last = -1 if to_the_end else inside
+        listeners = [self._listener(catalog, slot, slot in traced.once) for slot in self.wanted]
+        self.interception = Interception(listeners, catalog.fused)
+
+    def listening(self) -> AbstractContextManager[object]:
+        """Hear one pass from its beginning."""
+        self.records.clear()
+        self.calls = dict.fromkeys(self.wanted, 0)
+        return self._hearing() if self.recorded else self.interception
+
+    @contextmanager
+    def _hearing(self) -> Iterator[None]:
+        """Hear what is recorded, too."""
+        self.open.reset()
+        with self.interception, recording.listening(self._hear):
+            yield
+
+    def _hear(self, name: str, value: Any) -> None:
+        for key, leaf in self.open.recorded(name, value):
+            if key in self.recorded:
+                self._record(self.recorded[key], leaf)
+
+    def _listener(self, catalog: Catalog, slot: int, once: bool) -> Listener:
+        wanted = self.wanted[slot]
+
+        def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+            call = self.calls[slot]
+            self.calls[slot] = call + 1
+            if self.recorded:
+                self.open.enter(slot, call)
+            if call in wanted.arguments:
+                suffixes = wanted.arguments[call]
+                for suffix, leaf in argument_leaves(args, kwargs):
+                    if suffix in suffixes:
+                        self._record(suffixes[suffix], leaf)
+            return call
+
+        def leave(call: int, output: Any) -> None:
+            if self.recorded:
+                self.open.leave(slot, call)
+            self.outputs(output, wanted.outputs.get(call, {}))
+
+        plain = (
+            once
+            and not self.recorded
+            and not wanted.arguments
+            and list(wanted.outputs.get(0, ())) == [""]
+        )
+        wrap = self._shortcut(wanted.outputs[0][""]) if plain else None
+        return Listener(catalog.slots[slot].module, enter, leave, wrap)
+
+    def _shortcut(self, number: int) -> Wrap:
+        """For the usual case, one call that returns one tensor: what the general way does, in as
+        few steps as possible."""
+        records, copy, last = self.records, self.copy, self.last
+
+        def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                output = forward(*args, **kwargs)
+                if type(output) is not torch.Tensor or self.learning is not None:
+                    self.outputs(output, {"": number})
+                elif number not in records:
+                    if copy[number] or output.is_inference():
+                        records[number] = output.clone(), COPIED
+                    else:
+                        records[number] = output, output._version
+                    if len(records) == last:
+                        raise Stop
+                return output
+
+            return call
+
+        return wrap
+
+    def outputs(self, output: Any, wanted: dict[str, int]) -> None:
+        """Take in what a module, or the network, returned."""
+        for suffix, leaf in output_leaves(output) if wanted else ():
+            if suffix in wanted:
+                self._record(wanted[suffix], leaf)
+
+    def _record(self, number: int, tensor: torch.Tensor) -> None:
+        if number in self.records:
+            return  # a further call than when it was traced
+        if self.copy[number] or tensor.is_inference():
+            self.records[number] = tensor.detach().clone(), COPIED
+            if self.learning is not None:
+                version = COPIED if tensor.is_inference() else tensor._version
+                self.learning[number] = tensor, version
+        else:
+            self.records[number] = tensor, tensor._version
+        if len(self.records) == self.last:
+            raise Stop
+
+    def copy_all(self) -> None:
+        """Copy every value of the next batch, and keep the tensors to compare the copies with."""
+        self.copy[:] = [True] * len(self.copy)
+        self.learning = {}
+
+    def learn(self) -> None:
+        """Tell from this batch, read with copies, which taps need one."""
+        assert self.learning is not None
+        for number, (copy, _) in self.records.items():
+            if number in self.learning:
+                tensor, version = self.learning[number]
+                moved = version != COPIED and tensor._version != version
+                moved = moved or not same_bits(tensor, copy)
+                self.copy[number] = moved or self.overwritten[number] or not _is_whole(tensor)
+        self.learning = None
+
+    def take(self) -> dict[int, Array] | None:
+        """The values, each an array of its own, by the taps' numbers.
+
+        None if something was written into a value that was not copied: the pass is to be run
+        again, and that value is copied from now on.
+        """
+        arrays: dict[int, Array] = {}
+        records, copy, late = self.records, self.copy, False
+        while records:
+            number, (tensor, version) = records.popitem()
+            try:
+                if version == COPIED:
+                    arrays[number] = tensor.numpy()
+                elif tensor._version != version:
+                    copy[number] = late = True
+                elif (
+                    # Of several taps that hold one tensor, the last to be taken is its only owner.
+                    getrefcount(tensor) > _OWN_REFERENCES
+                    or tensor._use_count() > 1  # type: ignore[attr-defined]
+                    or _storage_use_count(_storage_address(tensor)) > _OWN_STORAGE
+                    or not (self.static or _is_whole(tensor))
+                ):
+                    arrays[number] = tensor.clone().numpy()
+                    copy[number] = True  # from now on when it is produced, still in the cache
+                else:
+                    arrays[number] = tensor.numpy()
+            except (TypeError, RuntimeError):
+                arrays[number] = self._convert(number, tensor)
+        return None if late else arrays
+
+    def _convert(self, number: int, tensor: torch.Tensor) -> Array:
+        """The value of a tensor that ``Tensor.numpy`` does not take as it is."""
+        try:
+            return to_array(tensor.detach().clone())
+        except Untappable as error:
+            name = self.taps[number].name
+            raise Untappable(f"{name!r}: {error.message}", hint=error.hint) from error
+
+
+_OWN_REFERENCES = 2
+"""References to a tensor that one local variable holds, while ``getrefcount`` looks."""
+
+_storage_address: Callable[[torch.Tensor], int] = torch._C._storage_address
+_storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
+
+_OWN_STORAGE = 2
+"""References to a storage that one tensor holds, while it is looked at."""
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has its storage for itself, each element once."""
+    try:
+        return tensor.untyped_storage().nbytes() == tensor.nbytes
+    except (NotImplementedError, RuntimeError):
+        return False
