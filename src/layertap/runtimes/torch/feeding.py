@@ -44,31 +44,32 @@ class Staged:
 
     def __init__(self, feed: Feed, owned: Mapping[str, torch.Tensor], call: Call) -> None:
         self.call = call
-        self.parts = []
-        for name, tensor in owned.items():
-            storage = tensor.untyped_storage()
-            self.parts.append((name, feed[name].shape, tensor, tensor.numpy(), storage))
+        self.storages = [tensor.untyped_storage() for tensor in owned.values()]
+        self.parts = [
+            (name, feed[name].shape, feed[name].dtype, tensor, tensor.numpy(), storage._cdata)
+            for (name, tensor), storage in zip(owned.items(), self.storages, strict=True)
+        ]
 
     def renew(self, feed: Feed) -> bool:
         """Put the values of ``feed`` in. Not if they have another form, or where somebody still
         has a tensor, or its memory, or did more to it than to look: then nothing is changed."""
         if len(feed) != len(self.parts):
             return False
-        for name, shape, tensor, array, storage in self.parts:
+        for name, shape, dtype, tensor, _, address in self.parts:
             value = feed.get(name)
             if (
                 type(value) is not np.ndarray
                 or value.shape != shape
-                or value.dtype != array.dtype
+                or value.dtype != dtype
                 or getrefcount(tensor) > _OWN_REFERENCES
                 or tensor._use_count() > 1  # type: ignore[attr-defined]
-                or _storage_use_count(storage._cdata) != _OWN_STORAGE
+                or _storage_use_count(address) != _OWN_STORAGE
                 or tensor._version
                 or tensor.requires_grad
                 or tensor.__dict__
             ):
                 return False
-        for name, _, _, array, _ in self.parts:
+        for name, _, _, _, array, _ in self.parts:
             array[...] = feed[name]
         return True
 

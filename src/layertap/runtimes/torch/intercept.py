@@ -153,49 +153,15 @@ class Way:
         return self.hooks if hooked or (everywhere and not self.fused) else self.forward
 
 
-class Shortcuts:
-    """The shortest way, for most modules: a listener's wrap of the class's ``forward``, made once,
-    and put into the ``__dict__`` of the module for the pass.
-    """
-
-    def __init__(self, listeners: Iterable[Listener]) -> None:
-        self.modules: list[Shortcut] = []
-        for listener in listeners:
-            assert listener.wrap is not None
-            module, kind = listener.module, type(listener.module)
-            forward = listener.wrap(types.MethodType(kind.forward, module))
-            self.modules.append((module.__dict__, kind, kind.forward, forward))
-
-    def install(self) -> bool:
-        """Whether the shortcuts are in place: nothing is, if one of the modules has hooks, or a
-        ``forward`` of its own, or its class has another one."""
-        for own, kind, function, forward in self.modules:
-            if (
-                own["_forward_hooks"]
-                or own["_forward_pre_hooks"]
-                or own["_backward_hooks"]
-                or "forward" in own
-                or kind.forward is not function
-            ):
-                self.remove()
-                return False
-            own["forward"] = forward
-        return True
-
-    def remove(self) -> None:
-        for own, _, _, forward in self.modules:
-            if "forward" in own and own["forward"] is forward:
-                del own["forward"]  # else someone wrapped it in turn
-
-
-Shortcut = tuple[dict[str, Any], Any, Any, Callable[..., Any]]
-"""A module's ``__dict__``, its class, the ``forward`` of that, and what is put in its place."""
-
-
-def _can_be_short(listener: Listener) -> bool:
+def _shortcut(listener: Listener) -> tuple[Any, Callable[..., Any] | None]:
+    """The ``forward`` of the module's class, and a listener's wrap of it, which takes its place in
+    the shortest way to listen; None where that cannot be."""
+    kind = type(listener.module)
+    function = getattr(kind, "forward", None)
     scripted = isinstance(listener.module, torch.jit.ScriptModule)
-    function = getattr(type(listener.module), "forward", None)
-    return listener.wrap is not None and isinstance(function, types.FunctionType) and not scripted
+    if listener.wrap is None or scripted or not isinstance(function, types.FunctionType):
+        return function, None
+    return function, listener.wrap(types.MethodType(function, listener.module))
 
 
 class Interception:
@@ -215,33 +181,44 @@ class Interception:
         public: bool = False,
     ) -> None:
         self.public = public
-        short, others = [], []
-        for listener in listeners:
-            (short if _can_be_short(listener) else others).append(listener)
-        self.shortcuts = Shortcuts(short)
-        ways = [Way(each, public, each.module in fused) for each in (*short, *others)]
-        self.ways, self.other_ways = ways, ways[len(short) :]
-        self.installed: list[Forward | Hooks | Shortcuts] = []
+        self.modules = [
+            (
+                listener.module.__dict__,
+                type(listener.module),
+                *_shortcut(listener),
+                Way(listener, public, listener.module in fused),
+            )
+            for listener in listeners
+        ]
+        self.installed: list[Forward | Hooks] = []
 
     def __enter__(self) -> None:
+        """What is done here for each module, each pass does: hence so plainly."""
         everywhere = self.public or any(_GLOBAL_HOOKS)
-        ways = self.ways
-        if not everywhere and self.shortcuts.install():
-            self.installed.append(self.shortcuts)
-            ways = self.other_ways
         try:
-            for way in ways:
-                chosen = way.choose(everywhere)
-                chosen.install()
-                self.installed.append(chosen)
+            for own, kind, function, shortcut, way in self.modules:
+                if (
+                    shortcut is None
+                    or everywhere
+                    or own["_forward_hooks"]
+                    or own["_forward_pre_hooks"]
+                    or own["_backward_hooks"]
+                    or "forward" in own
+                    or kind.forward is not function
+                ):
+                    chosen = way.choose(everywhere)
+                    chosen.install()
+                    self.installed.append(chosen)
+                else:
+                    own["forward"] = shortcut
         except BaseException:
-            self.remove()
+            self.__exit__()
             raise
 
     def __exit__(self, *_: object) -> None:
-        self.remove()
-
-    def remove(self) -> None:
         """Leave every module as it was. Idempotent."""
+        for own, _, _, shortcut, _ in self.modules:
+            if "forward" in own and own["forward"] is shortcut:  # else someone wrapped it in turn
+                del own["forward"]
         while self.installed:
             self.installed.pop().remove()

@@ -95,7 +95,7 @@ class Recorder:
     def listening(self) -> AbstractContextManager[object]:
         """Hear one pass from its beginning."""
         self.records.clear()
-        self.calls = dict.fromkeys(self.wanted, 0)
+        self.calls.clear()
         return self._hearing() if self.recorded else self.interception
 
     @contextmanager
@@ -114,7 +114,7 @@ class Recorder:
         wanted = self.wanted[slot]
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-            call = self.calls[slot]
+            call = self.calls.get(slot, 0)
             self.calls[slot] = call + 1
             if self.recorded:
                 self.open.enter(slot, call)
