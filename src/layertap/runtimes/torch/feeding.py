@@ -50,29 +50,6 @@ class Staged:
             for (name, tensor), storage in zip(owned.items(), self.storages, strict=True)
         ]
 
-    def renew(self, feed: Feed) -> bool:
-        """Put the values of ``feed`` in. Not if they have another form, or where somebody still
-        has a tensor, or its memory, or did more to it than to look: then nothing is changed."""
-        if len(feed) != len(self.parts):
-            return False
-        for name, shape, dtype, tensor, _, address in self.parts:
-            value = feed.get(name)
-            if (
-                type(value) is not np.ndarray
-                or value.shape != shape
-                or value.dtype != dtype
-                or getrefcount(tensor) > _OWN_REFERENCES
-                or tensor._use_count() > 1  # type: ignore[attr-defined]
-                or _storage_use_count(address) != _OWN_STORAGE
-                or tensor._version
-                or tensor.requires_grad
-                or tensor.__dict__
-            ):
-                return False
-        for name, _, _, _, array, _ in self.parts:
-            array[...] = feed[name]
-        return True
-
 
 _OWN_REFERENCES = 4
 """References to a staged tensor: from the call, the part and a local variable, while
@@ -104,16 +81,37 @@ class Arguments:
         self._staged: Staged | None = None
 
     def bind(self, feed: Feed) -> Call:
-        """The call that ``feed`` stands for; its tensors may be those of an earlier one that
-        nobody has any more. Raises FeedError."""
-        staged = self._staged
-        if staged is not None and staged.renew(feed):
-            return staged.call
+        """The call that ``feed`` stands for. Raises FeedError."""
         owned = {name: self._own(value) for name, value in feed.items()}
         call = Call(*self._arranged(owned), look(feed))
         again = all(map(_is_as_it_was, feed.values(), owned.values()))
         self._staged = Staged(feed, owned, call) if again else None
         return call
+
+    def again(self, feed: Feed) -> Call | None:
+        """The latest call that was bound with the values of ``feed`` in its tensors. None if these
+        have another form, or somebody still has a tensor, or its memory, or did more to it than to
+        look: then nothing is changed."""
+        staged = self._staged
+        if staged is None or len(feed) != len(staged.parts):
+            return None
+        for name, shape, dtype, tensor, _, address in staged.parts:
+            value = feed.get(name)
+            if (
+                type(value) is not np.ndarray
+                or value.shape != shape
+                or value.dtype != dtype
+                or getrefcount(tensor) > _OWN_REFERENCES
+                or tensor._use_count() > 1  # type: ignore[attr-defined]
+                or _storage_use_count(address) != _OWN_STORAGE
+                or tensor._version
+                or tensor.requires_grad
+                or tensor.__dict__
+            ):
+                return None
+        for name, _, _, _, array, _ in staged.parts:
+            array[...] = feed[name]
+        return staged.call
 
     def _arranged(self, owned: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         left = dict(owned)

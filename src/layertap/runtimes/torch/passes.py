@@ -31,7 +31,9 @@ class Network(Protocol):
     catalog: Catalog
     arguments: Arguments
     state: State
+    closed: bool
 
+    @property
     def mode(self) -> AbstractContextManager[object]: ...
 
     def check_open(self) -> None: ...
@@ -44,7 +46,8 @@ _MOST_QUIET = 1000
 class TapPass:
     """Runs one batch and emits ``taps`` in order; what did not occur in it is not emitted.
 
-    Raises FeedError for a feed that does not fit ``forward``, RuntimeFailure when it fails.
+    Raises FeedError for a feed that does not fit ``forward``, RuntimeFailure when it fails, and
+    RunError when the network was closed.
     """
 
     def __init__(
@@ -67,26 +70,24 @@ class TapPass:
         self.learned: list[bool] | None = None
 
     def __call__(self, feed: Feed, emit: Emit) -> None:
-        self.network.check_open()
-        arrays = self._read(feed)
-        for number, tap in enumerate(self.taps):
-            if number in arrays:
-                emit(tap, arrays.pop(number))
-
-    def _read(self, feed: Feed) -> dict[int, Array]:
-        call = self.network.arguments.bind(feed)
-        arrays: dict[int, Array] | None
-        if self.learned is None or modes(self.moody) != self.learned:
+        if self.network.closed:
+            self.network.check_open()
+        arguments = self.network.arguments
+        call = arguments.again(feed) or arguments.bind(feed)
+        arrays: dict[int, Array] | None = None
+        if self.learned is None or (self.moody and modes(self.moody) != self.learned):
             arrays = self._learn(call)
-        elif call.form is not self.usual and call.form not in self.quiet:
-            arrays = self._settle(feed, call)
-        else:
+        elif call.form is self.usual or call.form in self.quiet:
             self.usual = call.form
             self._execute(call)
             arrays = self.recorder.take()
-            if arrays is None:
-                arrays = self._settle(feed, call)
-        return {**self._inputs(feed), **arrays} if self.input_taps else arrays
+        if arrays is None:
+            arrays = self._settle(feed, call)
+        if self.input_taps:
+            arrays.update(self._inputs(feed))
+        for number, tap in enumerate(self.taps):
+            if number in arrays:
+                emit(tap, arrays.pop(number))
 
     def _learn(self, call: Call) -> dict[int, Array]:
         """Read with copies of everything, and find out what needs them."""
@@ -116,7 +117,7 @@ class TapPass:
     def _execute(self, call: Call) -> None:
         network, recorder = self.network, self.recorder
         try:
-            with network.mode(), recorder.listening():
+            with network.mode, recorder.listening():
                 output = network.catalog.root(*call.args, **call.kwargs)
                 if self.output_taps:
                     recorder.outputs(output, self.output_taps)

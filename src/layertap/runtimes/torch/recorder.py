@@ -142,18 +142,19 @@ class Recorder:
     def _shortcut(self, number: int) -> Wrap:
         """For the usual case, one call that returns one tensor: what the general way does, in as
         few steps as possible."""
-        records, copy, last = self.records, self.copy, self.last
+        records, copy, last, plain = self.records, self.copy, self.last, torch.Tensor
 
         def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 output = forward(*args, **kwargs)
-                if type(output) is not torch.Tensor or self.learning is not None:
+                if type(output) is not plain or self.learning is not None:
                     self.outputs(output, {"": number})
                 elif number not in records:
-                    if copy[number] or output.is_inference():
-                        records[number] = output.clone(), COPIED
-                    else:
-                        records[number] = output, output._version
+                    try:
+                        version = COPIED if copy[number] else output._version
+                    except RuntimeError:  # made in inference mode, where versions are not counted
+                        version = COPIED
+                    records[number] = output.clone() if version == COPIED else output, version
                     if len(records) == last:
                         raise Stop
                 return output

@@ -81,6 +81,7 @@ class TorchSession:
         self.traced = promised(self.catalog, self.inputs, self.names)
         self._traced_for: object = None
         self._facts = source.facts
+        self.mode = Mode(self)
         self.closed = False
 
     @property
@@ -110,24 +111,6 @@ class TorchSession:
             "fast_path": self.fast_path and torch.backends.mha.get_fastpath_enabled(),
             "threads": torch.get_num_threads(),
         }
-
-    def mode(self) -> AbstractContextManager[object]:
-        """How the module is run: without gradients, eagerly, and with tensors that count their
-        versions unless the module's own do not."""
-        special = self.compiled or not self.fast_path or self.state.frozen
-        if special or torch.is_inference_mode_enabled():
-            return self._special_mode()
-        return NoGrad()
-
-    @contextmanager
-    def _special_mode(self) -> Iterator[None]:
-        with torch.inference_mode(self.state.frozen), torch.no_grad(), ExitStack() as stack:
-            if self.compiled:
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            if not self.fast_path and torch.backends.mha.get_fastpath_enabled():
-                torch.backends.mha.set_fastpath_enabled(False)
-                stack.callback(torch.backends.mha.set_fastpath_enabled, True)
-            yield
 
     def trace(self, feed: Feed, /) -> TorchGraph:
         """The graph for feeds like this one, from one call with fake tensors, which computes
@@ -202,7 +185,7 @@ class TorchSession:
         root = self.catalog.root
         static = fake is not None
         tracer = Tracer(self.catalog, names, count_samples(feed), static=static)
-        with self.mode(), ExitStack() as stack:
+        with self.mode, ExitStack() as stack:
             if fake is not None:
                 stack.enter_context(fake)
             tracer.inputs(self.arguments.named(args, kwargs))
@@ -257,17 +240,41 @@ class TorchSession:
         self.closed = True
 
 
-class NoGrad:
-    """``torch.no_grad()`` without what that does besides: every pass enters it."""
+class Mode:
+    """How a session's module is run: without gradients, eagerly, and with tensors that count their
+    versions unless the module's own do not. It may be entered again while it is."""
 
-    __slots__ = ("before",)
+    def __init__(self, session: TorchSession) -> None:
+        self.session = session
+        self.before: list[bool | ExitStack] = []
 
     def __enter__(self) -> None:
-        self.before = torch.is_grad_enabled()
-        _set_grad_enabled(False)
+        session = self.session
+        special = session.compiled or not session.fast_path or session.state.frozen
+        if special or torch.is_inference_mode_enabled():
+            self.before.append(self._special())
+        else:  # what torch.no_grad() does, among other things that each pass would pay for
+            self.before.append(torch.is_grad_enabled())
+            _set_grad_enabled(False)
 
     def __exit__(self, *_: object) -> None:
-        _set_grad_enabled(self.before)
+        before = self.before.pop()
+        if isinstance(before, ExitStack):
+            before.close()
+        else:
+            _set_grad_enabled(before)
+
+    def _special(self) -> ExitStack:
+        session = self.session
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(session.state.frozen))
+            stack.enter_context(torch.no_grad())
+            if session.compiled:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if not session.fast_path and torch.backends.mha.get_fastpath_enabled():
+                torch.backends.mha.set_fastpath_enabled(False)
+                stack.callback(torch.backends.mha.set_fastpath_enabled, True)
+            return stack.pop_all()
 
 
 _set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
