@@ -491,3 +491,133 @@ def test_an_input_that_the_module_keeps_stays_as_it_was() -> None:
     for step, value in enumerate(others, 1):
         np.testing.assert_array_equal(value, X + step)
     assert net.kept is None or np.array_equal(net.kept.numpy(), X)
+
+
+class Repeats(nn.Module):
+    """Calls one module several times, each time with another value, and itself from inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = nn.Linear(6, 6)
+        self.act = nn.ReLU(inplace=True)
+        self.nested = Nested()
+
+    def forward(self, x: Any) -> Any:
+        for _ in range(3):
+            x = self.act(self.step(x))
+        return self.nested(x, 2)
+
+
+NESTED = {"": 4, "@1": 2, "@2": 1}
+
+
+class Nested(nn.Module):
+    def forward(self, x: Any, depth: int) -> Any:
+        return self(x + 1, depth - 1) * 2 if depth else x * 3
+
+
+def test_every_call_of_a_module_that_is_called_again() -> None:
+    net = Repeats()
+    names = ["step", "step@1", "step@2", "act", "act@2", "nested", "nested@1", "nested@2"]
+    with layertap.open(net) as model:
+        read = reader(model, names)
+        for scale in (1, 2, 3):
+            values = read(X * scale)
+            with torch.no_grad():
+                x = torch.from_numpy(X * scale)
+                expected = {}
+                for call in ("", "@1", "@2"):
+                    expected["step" + call] = net.step(x)
+                    expected["act" + call] = x = expected["step" + call].relu()
+            innermost = (x + 1 + 1) * 3
+            expected |= {f"nested{call}": innermost * by for call, by in NESTED.items()}
+            assert set(values) == set(names)
+            for name, value in values.items():
+                np.testing.assert_array_equal(value, expected[name].numpy())
+
+
+def test_a_call_that_only_some_batches_make() -> None:
+    class Sometimes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.step = nn.Linear(6, 6)
+
+        def forward(self, x: Any) -> Any:
+            y = self.step(x)
+            return self.step(y) if float(x.sum()) > 0 else y
+
+    net = Sometimes()
+    with layertap.open(net) as model:
+        read = reader(model, ["step", "step@1"], np.abs(X))
+        for batch in (np.abs(X), -np.abs(X), np.abs(X)):
+            values = read(batch)
+            assert ("step@1" in values) == bool(batch.sum() > 0)
+            with torch.no_grad():
+                first = net.step(torch.from_numpy(batch))
+            np.testing.assert_array_equal(values["step"], first.numpy())
+
+
+def test_a_piece_of_a_larger_tensor_holds_no_more_than_itself() -> None:
+    class Piece(nn.Module):
+        def __init__(self, take: Callable[[Any], Any]) -> None:
+            super().__init__()
+            self.take = take
+
+        def forward(self, x: Any) -> Any:
+            return self.take(x.repeat(100, 1))
+
+    takes: list[Callable[[Any], Any]] = [
+        lambda x: x[:1],
+        lambda x: x[0].expand(4, 6),
+        lambda x: x[::7, 1:3],
+    ]
+    for take in takes:
+        net = nn.Sequential(Piece(take), nn.Identity())
+        with layertap.open(net) as model:
+            read = reader(model, ["0"])
+            for _ in range(3):
+                value = read(X)["0"]
+                owner = value if value.base is None else value.base
+                assert value.flags.c_contiguous
+                assert getattr(owner, "nbytes", value.nbytes) == value.nbytes
+                value[...] = np.arange(value.size).reshape(value.shape)
+                assert len(set(value.ravel().tolist())) == value.size
+
+
+def test_hooks_on_one_module_do_not_keep_others_from_being_heard() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))
+    with layertap.open(net) as model:
+        read = reader(model, ["0", "1", "2"])
+        for _ in range(2):
+            read(X)
+        handle = net[1].register_forward_hook(lambda module, args, output: output * 2)
+        hooked = read(X)
+        handle.remove()
+        plain = read(X)
+    np.testing.assert_array_equal(hooked["1"], plain["1"] * 2)
+    np.testing.assert_array_equal(hooked["0"], plain["0"])
+    assert not np.array_equal(hooked["2"], plain["2"])
+    assert all("forward" not in module.__dict__ for module in net)
+
+
+def test_a_value_that_somebody_keeps_is_not_shared_with_them() -> None:
+    """Also where keeping it begins after the pass has learned that nobody does."""
+    kept: list[Any] = []
+    net = nn.Sequential(nn.Linear(6, 6), nn.Identity(), nn.Linear(6, 6))
+    keeps: list[Callable[..., Any]] = [
+        lambda module, args, output: kept.append(args[0]),
+        lambda module, args, output: kept.append(args[0].view(-1)),
+        lambda module, args, output: kept.append(args[0].detach()),
+    ]
+    with layertap.open(net) as model:
+        read = reader(model, ["0", "2"])
+        for _ in range(3):
+            read(X)
+        for keep in keeps:
+            handle = net[1].register_forward_hook(lambda *given, keep=keep: keep(*given) and None)
+            value = read(X)["0"]
+            expected = value.copy()
+            with torch.no_grad():
+                kept[-1].zero_()
+            np.testing.assert_array_equal(value, expected)
+            handle.remove()

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
 from layertap.errors import FeedError
 from layertap.runtimes.torch.arrays import to_tensor

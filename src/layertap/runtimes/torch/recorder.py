@@ -13,7 +13,7 @@ are counted, and what is shared (with a buffer, a cache, a view, another tap) is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from sys import getrefcount
@@ -130,16 +130,14 @@ class Recorder:
                 self.open.leave(slot, call)
             self.outputs(output, wanted.outputs.get(call, {}))
 
-        plain = (
-            once
-            and not self.recorded
-            and not wanted.arguments
-            and list(wanted.outputs.get(0, ())) == [""]
-        )
-        wrap = self._shortcut(wanted.outputs[0][""]) if plain else None
+        single = all(list(suffixes) == [""] for suffixes in wanted.outputs.values())
+        wrap: Wrap | None = None
+        if single and not self.recorded and not wanted.arguments:
+            numbers = {call: suffixes[""] for call, suffixes in wanted.outputs.items()}
+            wrap = self._once(numbers[0]) if once else self._often(slot, numbers)
         return Listener(catalog.slots[slot].module, enter, leave, wrap)
 
-    def _shortcut(self, number: int) -> Wrap:
+    def _once(self, number: int) -> Wrap:
         """For the usual case, one call that returns one tensor: what the general way does, in as
         few steps as possible."""
         records, copy, last, plain = self.records, self.copy, self.last, torch.Tensor
@@ -157,6 +155,25 @@ class Recorder:
                     records[number] = output.clone() if version == COPIED else output, version
                     if len(records) == last:
                         raise Stop
+                return output
+
+            return call
+
+        return wrap
+
+    def _often(self, slot: int, numbers: Mapping[int, int]) -> Wrap:
+        """For several calls that return one tensor each; ``numbers`` of the taps by call."""
+
+        def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                nth = self.calls.get(slot, 0)
+                self.calls[slot] = nth + 1
+                output = forward(*args, **kwargs)
+                if nth in numbers:
+                    if type(output) is torch.Tensor:
+                        self._record(numbers[nth], output)
+                    else:
+                        self.outputs(output, {"": numbers[nth]})
                 return output
 
             return call

@@ -1,0 +1,146 @@
+"""Arguments that passes are called with: tensors of our own, used again where nobody has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from layertap.core.feeds import Feed  # noqa: E402
+from layertap.runtimes.torch.feeding import Arguments  # noqa: E402
+
+X = np.random.default_rng(1).standard_normal((4, 6)).astype(np.float32)
+
+
+class Two(nn.Module):
+    def forward(self, ids: Any, mask: Any) -> Any:
+        return ids * mask
+
+
+def call_again(arguments: Arguments, feed: Feed) -> tuple[Any, ...]:
+    call = arguments.again(feed) or arguments.bind(feed)
+    return (*call.args, *call.kwargs.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "int32", "uint8", "bool"])
+def test_a_tensor_that_nobody_has_is_used_again(dtype: str) -> None:
+    arguments = Arguments(nn.Linear(6, 6))
+    addresses = set()
+    for step in range(3):
+        x = (X * step).astype(dtype)
+        (tensor,) = call_again(arguments, {"input": x})
+        np.testing.assert_array_equal(tensor.numpy(), x)
+        assert tensor.dtype == getattr(torch, dtype)
+        addresses.add(tensor.data_ptr())
+        del tensor
+    assert len(addresses) == 1
+
+
+def test_several_arguments() -> None:
+    arguments = Arguments(Two())
+    feeds = [{"ids": np.full((2, 3), i), "mask": np.full((2, 3), i % 2 == 0)} for i in range(4)]
+    arguments.bind(feeds[0])
+    for feed in feeds:
+        assert arguments.again(feed) is not None
+        ids, mask = call_again(arguments, feed)
+        assert (int(ids[0, 0]), bool(mask[0, 0])) == (feed["ids"][0, 0], feed["mask"][0, 0])
+        del ids, mask
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"input": X[:2]},
+        {"input": X.astype(np.float64)},
+        {"input": X.astype(">f4")},
+        {"input": X.tolist()},
+        {"input": torch.from_numpy(X)},
+        {"input": np.ma.masked_array(X)},
+        {"other": X},
+        {"input": X, "other": X},
+        {},
+    ],
+    ids=str,
+)
+def test_a_feed_of_another_form_is_bound_anew(other: Any) -> None:
+    arguments = Arguments(nn.Linear(6, 6))
+    arguments.bind({"input": X})
+    assert arguments.again(other) is None
+    assert arguments.again({"input": X}) is not None
+
+
+def _renamed(x: Any) -> None:
+    x.note = "mine"
+
+
+def _given_other_memory(x: Any) -> None:
+    x.data = torch.zeros(4, 6)
+
+
+KEEPS: dict[str, Callable[[Any], Any]] = {
+    "the tensor": lambda x: x,
+    "a view": lambda x: x[0],
+    "a detached one": lambda x: x.detach(),
+    "its data": lambda x: x.data,
+    "an array": lambda x: x.numpy(),
+    "a structure": lambda x: [{"x": x}],
+}
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "written": lambda x: x.add_(1),
+    "reshaped": lambda x: x.unsqueeze_(0),
+    "transposed": lambda x: x.t_(),
+    "resized": lambda x: x.resize_(2, 2),
+    "set": lambda x: x.set_(torch.zeros(3)),
+    "with gradients": lambda x: x.requires_grad_(),
+    "with an attribute": _renamed,
+    "with other memory": _given_other_memory,
+}
+
+
+@pytest.mark.parametrize("keep", KEEPS.values(), ids=KEEPS)
+def test_what_somebody_has_is_left_to_them(keep: Callable[[Any], Any]) -> None:
+    arguments = Arguments(nn.Linear(6, 6))
+    for _ in range(2):
+        arguments.bind({"input": X})
+        kept = keep(call_again(arguments, {"input": X})[0])
+        before = str(kept)
+        (tensor,) = call_again(arguments, {"input": X + 1})
+        np.testing.assert_array_equal(tensor.numpy(), X + 1)
+        assert str(kept) == before
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_was_changed_is_not_used_again(change: Callable[[Any], Any]) -> None:
+    arguments = Arguments(nn.Linear(6, 6))
+    arguments.bind({"input": X})
+    change(call_again(arguments, {"input": X})[0])
+    assert arguments.again({"input": X}) is None
+    (tensor,) = call_again(arguments, {"input": X})
+    np.testing.assert_array_equal(tensor.numpy(), X)
+    assert not tensor.requires_grad
+    assert not tensor.__dict__
+
+
+def test_the_callers_array_is_nobody_elses() -> None:
+    arguments = Arguments(nn.Linear(6, 6))
+    x = X.copy()
+    for _ in range(3):
+        (tensor,) = call_again(arguments, {"input": x})
+        assert not np.shares_memory(tensor.numpy(), x)
+        tensor.zero_()
+        np.testing.assert_array_equal(x, X)
+
+
+def test_nothing_is_used_again_in_inference_mode() -> None:
+    arguments = Arguments(nn.Linear(6, 6))
+    with torch.inference_mode():
+        arguments.bind({"input": X})
+        assert arguments.again({"input": X}) is None
+    (tensor,) = call_again(arguments, {"input": X})
+    assert not tensor.is_inference()
