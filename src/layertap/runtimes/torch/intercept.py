@@ -164,6 +164,11 @@ def _shortcut(listener: Listener) -> tuple[Any, Callable[..., Any] | None]:
     return function, listener.wrap(types.MethodType(function, listener.module))
 
 
+Listened = tuple[dict[str, Any], Any, Any, Callable[..., Any] | None, Way]
+"""A module's ``__dict__``, its class, the ``forward`` of that, the shortcut in its place if there
+is one, and the other ways."""
+
+
 class Interception:
     """Listens to modules between ``__enter__`` and ``__exit__``, as often as it is entered.
 
@@ -181,15 +186,11 @@ class Interception:
         public: bool = False,
     ) -> None:
         self.public = public
-        self.modules = [
-            (
-                listener.module.__dict__,
-                type(listener.module),
-                *_shortcut(listener),
-                Way(listener, public, listener.module in fused),
-            )
-            for listener in listeners
-        ]
+        self.modules: list[Listened] = []
+        for listener in listeners:
+            module, (function, shortcut) = listener.module, _shortcut(listener)
+            way = Way(listener, public, module in fused)
+            self.modules.append((module.__dict__, type(module), function, shortcut, way))
         self.installed: list[Forward | Hooks] = []
 
     def __enter__(self) -> None:

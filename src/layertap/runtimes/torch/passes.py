@@ -8,8 +8,7 @@ because a batch took another branch, that batch is run again with the value copi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed
@@ -33,8 +32,7 @@ class Network(Protocol):
     state: State
     closed: bool
 
-    @property
-    def mode(self) -> AbstractContextManager[object]: ...
+    def run(self, call: Call) -> Any: ...
 
     def check_open(self) -> None: ...
 
@@ -60,6 +58,7 @@ class TapPass:
         self.network = network
         self.taps = taps
         self.recorder = Recorder(network.catalog, taps, keys, traced)
+        self.run = self.recorder.hearing(network.run)
         self.static = traced.static
         stops = self.recorder.last >= 0
         self.moody = network.catalog.moody(traced.later_than(keys) if stops else ())
@@ -115,10 +114,11 @@ class TapPass:
         return arrays
 
     def _execute(self, call: Call) -> None:
-        network, recorder = self.network, self.recorder
+        recorder = self.recorder
+        recorder.reset()
         try:
-            with network.mode, recorder.listening():
-                output = network.catalog.root(*call.args, **call.kwargs)
+            with recorder.listening:
+                output = self.run(call)
                 if self.output_taps:
                     recorder.outputs(output, self.output_taps)
         except Stop:

@@ -13,8 +13,7 @@ are counted, and what is shared (with a buffer, a cache, a view, another tap) is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import getrefcount
 from typing import Any
@@ -27,6 +26,7 @@ from layertap.core.graph import TapPoint
 from layertap.errors import Untappable
 from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog
+from layertap.runtimes.torch.feeding import Call
 from layertap.runtimes.torch.intercept import Interception, Listener, Wrap
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
 from layertap.runtimes.torch.state import same_bits
@@ -40,6 +40,8 @@ class Stop(BaseException):
     a model swallows it all the same, the pass merely goes on to its end.
     """
 
+
+Run = Callable[[Call], Any]
 
 Record = tuple[torch.Tensor, int]
 """A tap's value, and the value's version or COPIED."""
@@ -90,20 +92,24 @@ class Recorder:
         to_the_end = any(key.slot == OUTPUT for key in keys) or traced.final in keys
         self.last = -1 if to_the_end else inside
         listeners = [self._listener(catalog, slot, slot in traced.once) for slot in self.wanted]
-        self.interception = Interception(listeners, catalog.fused)
+        self.listening = Interception(listeners, catalog.fused)
 
-    def listening(self) -> AbstractContextManager[object]:
-        """Hear one pass from its beginning."""
+    def reset(self) -> None:
+        """Forget the last pass."""
         self.records.clear()
         self.calls.clear()
-        return self._hearing() if self.recorded else self.interception
-
-    @contextmanager
-    def _hearing(self) -> Iterator[None]:
-        """Hear what is recorded, too."""
         self.open.reset()
-        with self.interception, recording.listening(self._hear):
-            yield
+
+    def hearing(self, run: Run) -> Run:
+        """``run``, with what is recorded meanwhile heard, if that is wanted."""
+        if not self.recorded:
+            return run
+
+        def heard(call: Call) -> Any:
+            with recording.listening(self._hear):
+                return run(call)
+
+        return heard
 
     def _hear(self, name: str, value: Any) -> None:
         for key, leaf in self.open.recorded(name, value):
@@ -257,7 +263,7 @@ class Recorder:
 _OWN_REFERENCES = 2
 """References to a tensor that one local variable holds, while ``getrefcount`` looks."""
 
-_storage_address: Callable[[torch.Tensor], int] = torch._C._storage_address
+_storage_address: Callable[[torch.Tensor], int] = torch._C._storage_address  # type: ignore[attr-defined]
 _storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
 
 _OWN_STORAGE = 2

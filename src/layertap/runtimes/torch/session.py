@@ -24,6 +24,7 @@ from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog, is_compiled, modes
 from layertap.runtimes.torch.feeding import (
     Arguments,
+    Call,
     count_samples,
     is_square,
     look,
@@ -81,7 +82,6 @@ class TorchSession:
         self.traced = promised(self.catalog, self.inputs, self.names)
         self._traced_for: object = None
         self._facts = source.facts
-        self.mode = Mode(self)
         self.closed = False
 
     @property
@@ -111,6 +111,31 @@ class TorchSession:
             "fast_path": self.fast_path and torch.backends.mha.get_fastpath_enabled(),
             "threads": torch.get_num_threads(),
         }
+
+    def run(self, call: Call) -> Any:
+        """Call the module and return its output, as :meth:`_mode` says."""
+        special = self.compiled or not self.fast_path or self.state.frozen
+        if special or torch.is_inference_mode_enabled():
+            with self._mode():
+                return self.catalog.root(*call.args, **call.kwargs)
+        before = torch.is_grad_enabled()
+        _set_grad_enabled(False)  # torch.no_grad() does more, for which each pass would pay
+        try:
+            return self.catalog.root(*call.args, **call.kwargs)
+        finally:
+            _set_grad_enabled(before)
+
+    @contextmanager
+    def _mode(self) -> Iterator[None]:
+        """How the module is run: without gradients, eagerly, and with tensors that count their
+        versions unless the module's own do not."""
+        with torch.inference_mode(self.state.frozen), torch.no_grad(), ExitStack() as stack:
+            if self.compiled:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if not self.fast_path and torch.backends.mha.get_fastpath_enabled():
+                torch.backends.mha.set_fastpath_enabled(False)
+                stack.callback(torch.backends.mha.set_fastpath_enabled, True)
+            yield
 
     def trace(self, feed: Feed, /) -> TorchGraph:
         """The graph for feeds like this one, from one call with fake tensors, which computes
@@ -185,7 +210,7 @@ class TorchSession:
         root = self.catalog.root
         static = fake is not None
         tracer = Tracer(self.catalog, names, count_samples(feed), static=static)
-        with self.mode, ExitStack() as stack:
+        with self._mode(), ExitStack() as stack:
             if fake is not None:
                 stack.enter_context(fake)
             tracer.inputs(self.arguments.named(args, kwargs))
@@ -238,43 +263,6 @@ class TorchSession:
     def close(self) -> None:
         """Let go of what was learned. The module is the caller's. Idempotent."""
         self.closed = True
-
-
-class Mode:
-    """How a session's module is run: without gradients, eagerly, and with tensors that count their
-    versions unless the module's own do not. It may be entered again while it is."""
-
-    def __init__(self, session: TorchSession) -> None:
-        self.session = session
-        self.before: list[bool | ExitStack] = []
-
-    def __enter__(self) -> None:
-        session = self.session
-        special = session.compiled or not session.fast_path or session.state.frozen
-        if special or torch.is_inference_mode_enabled():
-            self.before.append(self._special())
-        else:  # what torch.no_grad() does, among other things that each pass would pay for
-            self.before.append(torch.is_grad_enabled())
-            _set_grad_enabled(False)
-
-    def __exit__(self, *_: object) -> None:
-        before = self.before.pop()
-        if isinstance(before, ExitStack):
-            before.close()
-        else:
-            _set_grad_enabled(before)
-
-    def _special(self) -> ExitStack:
-        session = self.session
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(session.state.frozen))
-            stack.enter_context(torch.no_grad())
-            if session.compiled:
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            if not session.fast_path and torch.backends.mha.get_fastpath_enabled():
-                torch.backends.mha.set_fastpath_enabled(False)
-                stack.callback(torch.backends.mha.set_fastpath_enabled, True)
-            return stack.pop_all()
 
 
 _set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
