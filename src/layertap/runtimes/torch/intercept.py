@@ -216,7 +216,7 @@ class Interception:
             self.__exit__()
             raise
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Leave every module as it was. Idempotent."""
         for own, _, _, shortcut, _ in self.modules:
             if "forward" in own and own["forward"] is shortcut:  # else someone wrapped it in turn
