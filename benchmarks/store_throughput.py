@@ -27,7 +27,7 @@ try:
 except ImportError:
     pyarrow = None
 
-ROUNDS = 11
+ROUNDS = 31
 PEER_ROUNDS = 2
 Blocks = list[np.ndarray[Any, np.dtype[np.float32]]]
 

@@ -77,6 +77,8 @@ class ArrayWriter:
         resumed: int = 0,
     ) -> None:
         self.folder, self.layout, self.rows = folder, layout, resumed
+        self._row_bytes, self._chunk_bytes = layout.row_bytes, layout.chunk_bytes
+        self._latest = (-1, "")
         self._files, self._dimensions, self._attributes = files, dimensions, attributes
         self._begun = False
         self._published: dict[str, Json] = {}
@@ -86,7 +88,7 @@ class ArrayWriter:
         stored dtype and in C order."""
         if not self._begun:
             self._begin()
-        size, chunk = self.layout.row_bytes, self.layout.chunk_rows
+        size, chunk = self._row_bytes, self.layout.chunk_rows
         data = rows.reshape(-1).view(np.uint8) if rows.size else None
         first, end = self.rows, self.rows + (len(rows) if self.layout.counted else 1)
         while self.rows < end:
@@ -146,17 +148,17 @@ class ArrayWriter:
             partial.replace(tail)
 
     def _write(self, number: int, offset: int, data: Array) -> None:
-        layout = self.layout
-        if layout.level is None:
-            path = f"{self.folder}/{layout.chunk_name(number)}"
-            write_all(self._files.get(path, layout.chunk_bytes), data, offset)
+        if self.layout.level is None:
+            if self._latest[0] != number:
+                self._latest = number, f"{self.folder}/{self.layout.chunk_name(number)}"
+            write_all(self._files.get(self._latest[1], self._chunk_bytes), data, offset)
             return
-        if data.size == layout.chunk_bytes:
+        if data.size == self._chunk_bytes:
             self._encode(number, data)
             return
-        path = f"{self.folder}/{layout.tail_name(number)}"
-        write_all(self._files.get(path, layout.chunk_bytes), data, offset)
-        if offset + data.size == layout.chunk_bytes:
+        path = f"{self.folder}/{self.layout.tail_name(number)}"
+        write_all(self._files.get(path, self._chunk_bytes), data, offset)
+        if offset + data.size == self._chunk_bytes:
             self._seal(number)
 
     def _encode(self, number: int, data: Array) -> None:
