@@ -6,7 +6,7 @@ import contextlib
 import gc
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -621,3 +621,56 @@ def test_a_value_that_somebody_keeps_is_not_shared_with_them() -> None:
                 kept[-1].zero_()
             np.testing.assert_array_equal(value, expected)
             handle.remove()
+
+
+class Turns(nn.Module):
+    """Writes into its input, and from the fourth call on over a value, for a reason that nobody
+    who looks at the module can see."""
+
+    calls: ClassVar[list[int]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+        self.last = nn.Linear(6, 6)
+
+    def forward(self, x: Any) -> Any:
+        self.calls.append(1)
+        y = self.first(x.add_(1))
+        z = self.last(y)
+        if len(self.calls) > 4:
+            y.zero_()
+        return z
+
+
+def test_a_batch_that_is_run_again_gets_its_own_input_again() -> None:
+    net = Turns()
+    Turns.calls.clear()
+    with layertap.open(net) as model:
+        read = reader(model, ["first", "last"])
+        for step in range(8):
+            values = read(X + step)
+            with torch.no_grad():
+                first = net.first(torch.from_numpy(X + step).add_(1))
+                expected = {"first": first.numpy(), "last": net.last(first).numpy()}
+            for name, value in values.items():
+                np.testing.assert_array_equal(value, expected[name])
+
+
+def test_a_failure_while_learning_is_forgotten() -> None:
+    class FailsInTraining(nn.Module):
+        def forward(self, x: Any) -> Any:
+            if self.training and float(x[0, 0]) > 100:
+                raise ArithmeticError("large")
+            return x * 2
+
+    net = nn.Sequential(FailsInTraining(), nn.Identity()).eval()
+    with layertap.open(net) as model:
+        read = reader(model, ["0"])
+        read(X)
+        net.train()
+        with pytest.raises(RuntimeFailure, match="large"):
+            read(X + 1000)
+        net.eval()
+        for _ in range(3):
+            np.testing.assert_array_equal(read(X)["0"], X * 2)

@@ -73,14 +73,16 @@ class TapPass:
             self.network.check_open()
         arguments = self.network.arguments
         call = arguments.again(feed) or arguments.bind(feed)
-        arrays: dict[int, Array] | None = None
+        arrays: dict[int, Array] | None
         if self.learned is None or (self.moody and modes(self.moody) != self.learned):
             arrays = self._learn(call)
         elif call.form is self.usual or call.form in self.quiet:
             self.usual = call.form
             self._execute(call)
             arrays = self.recorder.take()
-        if arrays is None:
+            if arrays is None:
+                arrays = self._settle(feed, arguments.bind(feed))
+        else:
             arrays = self._settle(feed, call)
         if self.input_taps:
             arrays.update(self._inputs(feed))
@@ -90,7 +92,7 @@ class TapPass:
 
     def _learn(self, call: Call) -> dict[int, Array]:
         """Read with copies of everything, and find out what needs them."""
-        self.usual = None
+        self.usual = self.learned = None
         self.quiet.clear()
         now = modes(self.moody)
         self.recorder.copy_all()
@@ -130,8 +132,6 @@ class TapPass:
             ) from error
 
     def _inputs(self, feed: Feed) -> dict[int, Array]:
-        if not self.input_taps:
-            return {}
         arguments = self.network.arguments
         call = arguments.bind(feed)
         leaves = (
