@@ -91,13 +91,13 @@ class Work:
 
 
 WORKS = (
-    Work("MLP 48x256, batch 32", mlp, (32, 256), 12, 1.20, 10, 60),
-    Work("transformer 12x256, sequence 128", transformer, (128, 1, 256), 3, 1.10, 1, 50),
-    Work("ResNet-18 64x64, batch 1", resnet18, (1, 3, 64, 64), 5, 1.06, 4, 60),
-    Work("ResNet-18 64x64, batch 32", resnet18, (32, 3, 64, 64), 5, 1.10, 1, 12),
+    Work("MLP 48x256, batch 32", mlp, (32, 256), 12, 1.20, 10, 20),
+    Work("transformer 12x256, sequence 128", transformer, (128, 1, 256), 3, 1.10, 1, 15),
+    Work("ResNet-18 64x64, batch 1", resnet18, (1, 3, 64, 64), 5, 1.06, 4, 20),
+    Work("ResNet-18 64x64, batch 32", resnet18, (32, 3, 64, 64), 5, 1.10, 1, 5),
 )
 
-PEER_ROUNDS = 5
+PEER_ROUNDS = 1
 """Some peers take seconds for one pass, and theirs are figures for orientation."""
 
 FOUR_BAR = 1.02
