@@ -658,11 +658,16 @@ def test_a_batch_that_is_run_again_gets_its_own_input_again() -> None:
 
 
 def test_a_failure_while_learning_is_forgotten() -> None:
+    """Afterwards values are handed over without a copy again."""
+    addresses: list[int] = []
+
     class FailsInTraining(nn.Module):
         def forward(self, x: Any) -> Any:
             if self.training and float(x[0, 0]) > 100:
                 raise ArithmeticError("large")
-            return x * 2
+            y = x * 2
+            addresses.append(y.data_ptr())
+            return y
 
     net = nn.Sequential(FailsInTraining(), nn.Identity()).eval()
     with layertap.open(net) as model:
@@ -673,4 +678,6 @@ def test_a_failure_while_learning_is_forgotten() -> None:
             read(X + 1000)
         net.eval()
         for _ in range(3):
-            np.testing.assert_array_equal(read(X)["0"], X * 2)
+            value = read(X)["0"]
+            np.testing.assert_array_equal(value, X * 2)
+        assert value.ctypes.data == addresses[-1]

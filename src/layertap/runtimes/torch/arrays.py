@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ from layertap.errors import FeedError, Untappable
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 """Integer types as wide as those that only ml_dtypes gives NumPy, by bytes per element."""
+
+
+storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
+"""How many references, tensors and Python's, there are to the storage at an address."""
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from sys import getrefcount
 from typing import Any, NamedTuple
 
@@ -15,10 +15,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from layertap.core.feeds import Feed, InputSpec
 from layertap.errors import FeedError
-from layertap.runtimes.torch.arrays import to_tensor
+from layertap.runtimes.torch.arrays import storage_use_count, to_tensor
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
 
 _AS_THEY_ARE = frozenset(
     map(np.dtype, ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32"))
@@ -38,7 +37,8 @@ class Call(NamedTuple):
 class Staged:
     """A call whose arguments are tensors made of arrays, to be made again with other values.
 
-    Memory that is still in the cache, and tensors that exist, cost a fraction of new ones.
+    Memory that is still in the cache, and tensors that exist, cost a fraction of new ones. The
+    storages are held so that their addresses stay theirs, also if a tensor is given another one.
     """
 
     def __init__(self, feed: Feed, owned: Mapping[str, torch.Tensor], call: Call) -> None:
@@ -53,8 +53,6 @@ class Staged:
 _OWN_REFERENCES = 4
 """References to a staged tensor: from the call, the part and a local variable, while
 ``getrefcount`` looks."""
-
-_storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
 
 _OWN_STORAGE = 3
 """References to the storage of a staged tensor: that one's, the array's and the Python object's."""
@@ -102,7 +100,7 @@ class Arguments:
                 or value.dtype != dtype
                 or getrefcount(tensor) > _OWN_REFERENCES
                 or tensor._use_count() > 1  # type: ignore[attr-defined]
-                or _storage_use_count(address) != _OWN_STORAGE
+                or storage_use_count(address) != _OWN_STORAGE
                 or tensor._version
                 or tensor.requires_grad
                 or tensor.__dict__

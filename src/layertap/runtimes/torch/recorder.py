@@ -24,7 +24,7 @@ from layertap import recording
 from layertap.core.dtypes import Array
 from layertap.core.graph import TapPoint
 from layertap.errors import Untappable
-from layertap.runtimes.torch.arrays import to_array
+from layertap.runtimes.torch.arrays import storage_use_count, to_array
 from layertap.runtimes.torch.catalog import Catalog
 from layertap.runtimes.torch.feeding import Call
 from layertap.runtimes.torch.intercept import Interception, Listener, Wrap
@@ -98,7 +98,6 @@ class Recorder:
         """Forget the last pass."""
         self.records.clear()
         self.calls.clear()
-        self.open.reset()
 
     def hearing(self, run: Run) -> Run:
         """``run``, with what is recorded meanwhile heard, if that is wanted."""
@@ -106,6 +105,7 @@ class Recorder:
             return run
 
         def heard(call: Call) -> Any:
+            self.open.reset()
             with recording.listening(self._hear):
                 return run(call)
 
@@ -240,7 +240,7 @@ class Recorder:
                     # Of several taps that hold one tensor, the last to be taken is its only owner.
                     getrefcount(tensor) > _OWN_REFERENCES
                     or tensor._use_count() > 1  # type: ignore[attr-defined]
-                    or _storage_use_count(_storage_address(tensor)) > _OWN_STORAGE
+                    or storage_use_count(_storage_address(tensor)) > _OWN_STORAGE
                     or not (self.static or _is_whole(tensor))
                 ):
                     arrays[number] = tensor.clone().numpy()
@@ -264,7 +264,6 @@ _OWN_REFERENCES = 2
 """References to a tensor that one local variable holds, while ``getrefcount`` looks."""
 
 _storage_address: Callable[[torch.Tensor], int] = torch._C._storage_address  # type: ignore[attr-defined]
-_storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
 
 _OWN_STORAGE = 2
 """References to a storage that one tensor holds, while it is looked at."""
