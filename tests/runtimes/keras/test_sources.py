@@ -140,6 +140,7 @@ def test_files_and_objects_that_are_no_models(tmp_path: Path) -> None:
         layertap.open(keras.optimizers.SGD())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet", "ad01"])
 def test_real_legacy_models(shared: Path, name: str) -> None:
     path = shared / "models" / "mlperf-tiny" / f"{name}.h5"
