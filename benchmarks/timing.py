@@ -12,11 +12,12 @@ def interleaved(
     contenders: Mapping[str, Callable[[], object]],
     rounds: int,
     *,
+    repeat: int = 1,
     prepare: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Median ratio of each contender's time to that of the first one in the same round, timed as in
     :func:`rounds_of`."""
-    seconds = rounds_of(contenders, rounds, prepare=prepare)
+    seconds = rounds_of(contenders, rounds, repeat=repeat, prepare=prepare)
     first = next(iter(seconds.values()))
     return {
         name: statistics.median(a / b for a, b in zip(taken, first, strict=True))
@@ -28,22 +29,32 @@ def rounds_of(
     contenders: Mapping[str, Callable[[], object]],
     rounds: int,
     *,
+    repeat: int = 1,
     prepare: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
     """Seconds that each contender took in each round.
 
     Every round runs all contenders, in an order that turns from round to round; ``prepare`` runs
-    before each of them and is not timed. One round beforehand warms up and is not counted.
+    before each of them and is not timed. One round beforehand warms up and is not counted. What is
+    called ``repeat`` times in a round counts by its fastest call, as with Python's ``timeit``:
+    whatever else the machine does, and the caches that another contender left, can only add.
     """
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    gc.freeze()  # what is there now need not be looked through each time
     for turn in range(rounds + 1):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             prepare()
             gc.collect()
-            start = time.perf_counter()
-            contenders[name]()
+            taken = min(_seconds(contenders[name]) for _ in range(repeat))
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(taken)
+    gc.unfreeze()
     return seconds
+
+
+def _seconds(contender: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    contender()
+    return time.perf_counter() - start

@@ -41,6 +41,20 @@ def test_a_tensor_that_nobody_has_is_used_again(dtype: str) -> None:
     assert len(addresses) == 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64", "uint8", "bool"])
+def test_tensors_are_aligned_as_pytorch_aligns_its_own(dtype: str) -> None:
+    """So that vectorized kernels take the same way, and round alike."""
+    arguments = Arguments(nn.Linear(6, 6))
+    tensors = []
+    for rows in range(1, 40):
+        x = np.ones((rows, 3), dtype)
+        for _ in range(2):
+            (tensor,) = call_again(arguments, {"input": x[::-1, ::-1]})
+            assert tensor.data_ptr() % 64 == 0
+            assert tensor.is_contiguous()
+            tensors.append(tensor)
+
+
 def test_several_arguments() -> None:
     arguments = Arguments(Two())
     feeds = [{"ids": np.full((2, 3), i), "mask": np.full((2, 3), i % 2 == 0)} for i in range(4)]

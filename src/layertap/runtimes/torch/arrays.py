@@ -70,6 +70,18 @@ def _to_array(tensor: torch.Tensor) -> Array:
     return array
 
 
+def _copied(value: Array | np.generic) -> Array:
+    """A copy in memory as PyTorch has it for its own tensors: where memory is aligned otherwise,
+    kernels may take another way, and round otherwise."""
+    dtype = value.dtype
+    if dtype.hasobject or not dtype.itemsize:
+        return np.array(value, order="C")  # nothing that PyTorch takes
+    memory: Array = torch.empty(value.nbytes, dtype=torch.uint8, device="cpu").numpy()
+    array: Array = memory.view(dtype).reshape(value.shape)
+    array[...] = value
+    return array
+
+
 def to_tensor(value: Any, floating: torch.dtype | None, device: torch.device | None) -> Any:
     """A copy of an array or tensor on ``device``; anything else as it is.
 
@@ -80,7 +92,7 @@ def to_tensor(value: Any, floating: torch.dtype | None, device: torch.device | N
         return value.detach().to(device, copy=True)
     if not isinstance(value, np.ndarray | np.generic):
         return value
-    array = np.array(value, order="C")
+    array = _copied(value)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     tensor = _from_numpy(array)

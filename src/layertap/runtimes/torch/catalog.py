@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -52,7 +52,7 @@ def _has_forward(module: nn.Module) -> bool:
     return "forward" in module.__dict__ or not unimplemented
 
 
-_training: Callable[[nn.Module], bool] = attrgetter("training")
+is_training: Callable[[nn.Module], bool] = attrgetter("training")
 
 _INDIFFERENT = frozenset({
     nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Linear, nn.Embedding,
@@ -61,11 +61,6 @@ _INDIFFERENT = frozenset({
     nn.Softmax, nn.LayerNorm, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
 })  # fmt: skip
 """Types that do the same in training and out of it. Asking the others is what each pass does."""
-
-
-def modes(modules: Iterable[nn.Module]) -> list[bool]:
-    """Which of them are in training mode."""
-    return list(map(_training, modules))
 
 
 class Catalog:

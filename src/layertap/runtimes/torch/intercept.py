@@ -31,6 +31,9 @@ Leave = Callable[[int, Any], None]
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Gets a module's ``forward`` and returns what to put in its place: a shorter way to the same."""
 
+Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""Calls a function with arguments and keyword arguments, and returns what it returned."""
+
 _ABSENT = object()
 
 _hooks_of = itemgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
@@ -169,8 +172,17 @@ Listened = tuple[dict[str, Any], Any, Any, Callable[..., Any] | None, Way]
 is one, and the other ways."""
 
 
+class Stop(BaseException):
+    """What a listener raises to end :meth:`Interception.around` early.
+
+    Not an Exception, so that ``except Exception`` in a model does not take it for a failure. Where
+    a model swallows it all the same, the call merely goes on to its end.
+    """
+
+
 class Interception:
-    """Listens to modules between ``__enter__`` and ``__exit__``, as often as it is entered.
+    """Listens to modules, as often as it is asked to: between ``__enter__`` and ``__exit__``, or
+    for one call.
 
     ``fused`` are modules that must not be hooked (see above) unless they have hooks already.
     With ``public`` hooks are used wherever possible: the user's own code runs meanwhile, and may
@@ -194,10 +206,34 @@ class Interception:
         self.installed: list[Forward | Hooks] = []
 
     def __enter__(self) -> None:
-        """What is done here for each module, each pass does: hence so plainly."""
         everywhere = self.public or any(_GLOBAL_HOOKS)
         try:
-            for own, kind, function, shortcut, way in self.modules:
+            for *_, way in self.modules:
+                self._install(way, everywhere)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave every module as it was. Idempotent."""
+        while self.installed:
+            self.installed.pop().remove()
+
+    def _install(self, way: Way, everywhere: bool) -> None:
+        chosen = way.choose(everywhere)
+        self.installed.append(chosen)
+        chosen.install()
+
+    def around(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call ``function`` and listen meanwhile. Returns its output, or None after Stop.
+
+        What is done here for each module, each pass does: hence so plainly, and in one place.
+        """
+        modules, everywhere = self.modules, self.public or any(_GLOBAL_HOOKS)
+        try:
+            for own, kind, forward, shortcut, way in modules:
                 if (
                     shortcut is None
                     or everywhere
@@ -205,21 +241,17 @@ class Interception:
                     or own["_forward_pre_hooks"]
                     or own["_backward_hooks"]
                     or "forward" in own
-                    or kind.forward is not function
+                    or kind.forward is not forward
                 ):
-                    chosen = way.choose(everywhere)
-                    chosen.install()
-                    self.installed.append(chosen)
+                    self._install(way, everywhere)
                 else:
                     own["forward"] = shortcut
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *exception: object) -> None:
-        """Leave every module as it was. Idempotent."""
-        for own, _, _, shortcut, _ in self.modules:
-            if "forward" in own and own["forward"] is shortcut:  # else someone wrapped it in turn
-                del own["forward"]
-        while self.installed:
-            self.installed.pop().remove()
+            return function(*args, **kwargs)
+        except Stop:
+            return None
+        finally:
+            for own, _, _, shortcut, _ in modules:
+                if "forward" in own and own["forward"] is shortcut:  # else someone wrapped it
+                    del own["forward"]
+            if self.installed:
+                self.__exit__()

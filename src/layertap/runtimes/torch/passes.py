@@ -8,20 +8,20 @@ because a batch took another branch, that batch is run again with the value copi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed
 from layertap.core.graph import TapPoint
 from layertap.core.protocols import Emit
-from layertap.errors import RuntimeFailure
 from layertap.runtimes.torch.arrays import to_array
-from layertap.runtimes.torch.catalog import Catalog, modes
+from layertap.runtimes.torch.catalog import Catalog, is_training
 from layertap.runtimes.torch.feeding import Arguments, Call
+from layertap.runtimes.torch.intercept import Around
 from layertap.runtimes.torch.leaves import output_leaves
-from layertap.runtimes.torch.recorder import Recorder, Stop
+from layertap.runtimes.torch.recorder import Recorder
 from layertap.runtimes.torch.state import State
-from layertap.runtimes.torch.tracing import INPUT, OUTPUT, Key, Traced
+from layertap.runtimes.torch.tracing import INPUT, Key, Traced
 
 
 class Network(Protocol):
@@ -32,7 +32,7 @@ class Network(Protocol):
     state: State
     closed: bool
 
-    def run(self, call: Call) -> Any: ...
+    def run(self, call: Call, around: Around) -> None: ...
 
     def check_open(self) -> None: ...
 
@@ -58,14 +58,12 @@ class TapPass:
         self.network = network
         self.taps = taps
         self.recorder = Recorder(network.catalog, taps, keys, traced)
-        self.run = self.recorder.hearing(network.run)
         self.static = traced.static
         stops = self.recorder.last >= 0
         self.moody = network.catalog.moody(traced.later_than(keys) if stops else ())
         self.quiet: set[object] = set()
         self.usual: object = None
         self.input_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == INPUT}
-        self.output_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == OUTPUT}
         self.learned: list[bool] | None = None
 
     def __call__(self, feed: Feed, emit: Emit) -> None:
@@ -74,12 +72,15 @@ class TapPass:
         arguments = self.network.arguments
         call = arguments.again(feed) or arguments.bind(feed)
         arrays: dict[int, Array] | None
-        if self.learned is None or (self.moody and modes(self.moody) != self.learned):
+        if self.learned is None or [*map(is_training, self.moody)] != self.learned:
             arrays = self._learn(call)
         elif call.form is self.usual or call.form in self.quiet:
             self.usual = call.form
-            self._execute(call)
-            arrays = self.recorder.take()
+            recorder = self.recorder
+            if recorder.records or recorder.calls:
+                recorder.reset()
+            self.network.run(call, recorder.around)
+            arrays = recorder.take()
             if arrays is None:
                 arrays = self._settle(feed, arguments.bind(feed))
         else:
@@ -94,7 +95,7 @@ class TapPass:
         """Read with copies of everything, and find out what needs them."""
         self.usual = self.learned = None
         self.quiet.clear()
-        now = modes(self.moody)
+        now = [*map(is_training, self.moody)]
         self.recorder.copy_all()
         with self.network.state.kept(learn=True):
             self._execute(call)
@@ -116,20 +117,8 @@ class TapPass:
         return arrays
 
     def _execute(self, call: Call) -> None:
-        recorder = self.recorder
-        recorder.reset()
-        try:
-            with recorder.listening:
-                output = self.run(call)
-                if self.output_taps:
-                    recorder.outputs(output, self.output_taps)
-        except Stop:
-            return
-        except Exception as error:
-            raise RuntimeFailure(
-                f"the forward pass failed: {type(error).__name__}: {error}",
-                hint="does the model run on this input without layertap?",
-            ) from error
+        self.recorder.reset()
+        self.network.run(call, self.recorder.around)
 
     def _inputs(self, feed: Feed) -> dict[int, Array]:
         arguments = self.network.arguments

@@ -14,6 +14,7 @@ are counted, and what is shared (with a buffer, a cache, a view, another tap) is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from sys import getrefcount
 from typing import Any
@@ -26,22 +27,10 @@ from layertap.core.graph import TapPoint
 from layertap.errors import Untappable
 from layertap.runtimes.torch.arrays import storage_use_count, to_array
 from layertap.runtimes.torch.catalog import Catalog
-from layertap.runtimes.torch.feeding import Call
-from layertap.runtimes.torch.intercept import Interception, Listener, Wrap
+from layertap.runtimes.torch.intercept import Around, Interception, Listener, Stop, Wrap
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
 from layertap.runtimes.torch.state import same_bits
 from layertap.runtimes.torch.tracing import OUTPUT, Key, OpenCalls, Traced
-
-
-class Stop(BaseException):
-    """Ends a forward pass after the last tap.
-
-    Not an Exception, so that ``except Exception`` in a model does not take it for a failure. Where
-    a model swallows it all the same, the pass merely goes on to its end.
-    """
-
-
-Run = Callable[[Call], Any]
 
 Record = tuple[torch.Tensor, int]
 """A tap's value, and the value's version or COPIED."""
@@ -93,23 +82,22 @@ class Recorder:
         self.last = -1 if to_the_end else inside
         listeners = [self._listener(catalog, slot, slot in traced.once) for slot in self.wanted]
         self.listening = Interception(listeners, catalog.fused)
+        self.of_network = {k.suffix: n for n, k in enumerate(keys) if k.slot == OUTPUT}
+        plain = not (self.recorded or self.of_network)
+        self.around: Around = self.listening.around if plain else self._heard
 
     def reset(self) -> None:
         """Forget the last pass."""
         self.records.clear()
         self.calls.clear()
 
-    def hearing(self, run: Run) -> Run:
-        """``run``, with what is recorded meanwhile heard, if that is wanted."""
-        if not self.recorded:
-            return run
-
-        def heard(call: Call) -> Any:
-            self.open.reset()
-            with recording.listening(self._hear):
-                return run(call)
-
-        return heard
+    def _heard(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """``around`` where values are recorded, or are those of the network itself."""
+        self.open.reset()
+        with recording.listening(self._hear) if self.recorded else nullcontext():
+            output = self.listening.around(function, args, kwargs)
+        self.outputs(output, self.of_network)
+        return output
 
     def _hear(self, name: str, value: Any) -> None:
         for key, leaf in self.open.recorded(name, value):

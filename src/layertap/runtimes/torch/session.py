@@ -19,9 +19,9 @@ from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import TapPoint
 from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Json, Pass
-from layertap.errors import FeedError, RunError, SourceError, Untappable
+from layertap.errors import FeedError, RunError, RuntimeFailure, SourceError, Untappable
 from layertap.runtimes.torch.arrays import to_array
-from layertap.runtimes.torch.catalog import Catalog, is_compiled, modes
+from layertap.runtimes.torch.catalog import Catalog, is_compiled, is_training
 from layertap.runtimes.torch.feeding import (
     Arguments,
     Call,
@@ -30,7 +30,7 @@ from layertap.runtimes.torch.feeding import (
     look,
     with_one_more,
 )
-from layertap.runtimes.torch.intercept import Interception
+from layertap.runtimes.torch.intercept import Around, Interception
 from layertap.runtimes.torch.passes import TapPass
 from layertap.runtimes.torch.state import State
 from layertap.runtimes.torch.tracing import (
@@ -112,16 +112,22 @@ class TorchSession:
             "threads": torch.get_num_threads(),
         }
 
-    def run(self, call: Call) -> Any:
-        """Call the module and return its output, as :meth:`_mode` says."""
-        special = self.compiled or not self.fast_path or self.state.frozen
-        if special or torch.is_inference_mode_enabled():
-            with self._mode():
-                return self.catalog.root(*call.args, **call.kwargs)
+    def run(self, call: Call, around: Around) -> None:
+        """Call the module, as :meth:`_mode` says, through ``around``. Raises RuntimeFailure."""
         before = torch.is_grad_enabled()
-        _set_grad_enabled(False)  # torch.no_grad() does more, for which each pass would pay
+        special = self.compiled or not self.fast_path or self.state.frozen
         try:
-            return self.catalog.root(*call.args, **call.kwargs)
+            if special or (not before and torch.is_inference_mode_enabled()):
+                with self._mode():
+                    around(self.catalog.root, call.args, call.kwargs)
+            else:
+                _set_grad_enabled(False)  # torch.no_grad() does more, for which each pass would pay
+                around(self.catalog.root, call.args, call.kwargs)
+        except Exception as error:
+            raise RuntimeFailure(
+                f"the forward pass failed: {type(error).__name__}: {error}",
+                hint="does the model run on this input without layertap?",
+            ) from error
         finally:
             _set_grad_enabled(before)
 
@@ -146,7 +152,7 @@ class TorchSession:
                 "modules were added, removed or replaced since the model was opened",
                 hint="open it again",
             )
-        like = look(feed), modes(self.catalog.moody()), self._autocast()
+        like = look(feed), [*map(is_training, self.catalog.moody())], self._autocast()
         if like != self._traced_for:
             self.traced = self._confirmed(feed) or self._trace_real(feed)
             self._traced_for = like
