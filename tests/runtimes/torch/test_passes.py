@@ -343,11 +343,12 @@ def test_gradients_and_grad_mode() -> None:
     assert net[0].weight.grad is not None
 
 
+@pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("made_inside", [False, True])
-def test_inference_mode(made_inside: bool) -> None:
+def test_inference_mode(made_inside: bool, gradients: bool) -> None:
     with torch.inference_mode(made_inside):
         net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.BatchNorm1d(6)).train()
-    with torch.inference_mode(), layertap.open(net) as model:
+    with torch.inference_mode(), torch.set_grad_enabled(gradients), layertap.open(net) as model:
         read = reader(model, ["0", "1"])
         read(X)
         values = read(X)
@@ -355,6 +356,7 @@ def test_inference_mode(made_inside: bool) -> None:
         np.testing.assert_array_equal(values["0"], first.numpy())
         np.testing.assert_array_equal(values["1"], first.relu().numpy())
         assert not net[2].running_mean.any()
+        assert torch.is_grad_enabled() == gradients
 
 
 def test_inference_mode_inside_the_model() -> None:
