@@ -31,7 +31,7 @@ PACKAGES = ("layertap", "numpy", "torch", "tensorflow", "keras", "zarr", "captum
 PACKAGES += ("nnsight", "torchlens", "pyarrow")
 LIMIT_SECONDS = 1800
 
-PROCESSES = {"torch_overhead": 5}
+PROCESSES = {"torch_overhead": 7}
 """Modules whose ratios depend on where a process happens to have its memory: each figure is the
 median over that many processes."""
 
@@ -98,7 +98,7 @@ HEADER = """# Measured overhead
 
 Written by `make bench`. Each figure is the median, over interleaved rounds in one process, of the
 time of the contender divided by the time of the same work without it (the bare forward pass; a raw
-`write()` of the same bytes). Those of torch_overhead are medians of five processes' medians, and in
+`write()` of the same bytes). Those of torch_overhead are medians of seven processes' medians, and in
 each round the fastest of several passes in a row counts. A bar is what layertap promises; rows
 without one are other tools on the same work, for orientation.
 Those of arena_optimize and some of wire are bytes, not times; those of device_throughput are shares

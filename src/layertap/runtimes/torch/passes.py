@@ -72,7 +72,8 @@ class TapPass:
         arguments = self.network.arguments
         call = arguments.again(feed) or arguments.bind(feed)
         arrays: dict[int, Array] | None
-        if self.learned is None or [*map(is_training, self.moody)] != self.learned:
+        moody = self.moody
+        if self.learned is None or (moody and [*map(is_training, moody)] != self.learned):
             arrays = self._learn(call)
         elif call.form is self.usual or call.form in self.quiet:
             self.usual = call.form
