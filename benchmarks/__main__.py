@@ -98,9 +98,9 @@ HEADER = """# Measured overhead
 
 Written by `make bench`. Each figure is the median, over interleaved rounds in one process, of the
 time of the contender divided by the time of the same work without it (the bare forward pass; a raw
-`write()` of the same bytes). Those of torch_overhead are medians of seven processes' medians; in each
-round the fastest of several passes in a row counts. A bar is what layertap promises; rows without
-one are other tools on the same work, for orientation.
+`write()` of the same bytes). Those of torch_overhead are medians of seven processes' medians; in
+each round the fastest of several passes in a row counts. A bar is what layertap promises; rows
+without one are other tools on the same work, for orientation.
 Those of arena_optimize and some of wire are bytes, not times; those of device_throughput are shares
 of the time that a link of 12 Mbit/s takes for the same bytes.
 """
