@@ -93,6 +93,7 @@ def test_a_small_file_cannot_take_forever(depth: int, calls: int) -> None:
         lifetimes(nested(depth, calls))
 
 
+@pytest.mark.slow
 def test_neither_can_one_with_long_lists() -> None:
     many = list(range(20_000))
     leaf = SubgraphSpec(tensors(20_000), many, [0], [OperatorSpec("ADD_N", many, [0])])

@@ -45,6 +45,7 @@ sizes = st.lists(st.integers(1, 300), min_size=2, max_size=14)
 parents = st.lists(st.integers(0, 20), min_size=14, max_size=14)
 
 
+@pytest.mark.slow
 @given(sizes, parents, st.sets(st.integers(1, 13)))
 @settings(deadline=None, max_examples=60)
 def test_costs_are_those_of_the_map_with_taps(
@@ -85,6 +86,7 @@ def test_prices_have_a_row_per_tensor_that_is_computed() -> None:
     assert found[0].head == 256
 
 
+@pytest.mark.slow
 @given(sizes, parents, st.integers(0, 2000), st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_passes_fit_and_hold_every_tap_once(

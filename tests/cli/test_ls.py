@@ -73,6 +73,7 @@ def test_a_kind_that_is_not_there(cli, int8_model):
     assert "there is input, activation, output, weight" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_live_model_needs_an_example(cli, cli_json, tmp_path, monkeypatch):
     (tmp_path / "ls_net.py").write_text(
         "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Linear(3, 2))\n"

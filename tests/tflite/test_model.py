@@ -186,6 +186,7 @@ def check(data: bytes) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=12))
 @settings(deadline=None, max_examples=400)
 def test_flipped_bytes(flips: list[tuple[int, int]]) -> None:

@@ -132,6 +132,7 @@ def test_the_same_again(platform: str, model: str) -> None:
     assert first == second
 
 
+@pytest.mark.slow
 def test_the_same_in_another_process_and_folder(tmp_path: Path) -> None:
     code = (
         "import sys, layertap\n"

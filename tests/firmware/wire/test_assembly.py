@@ -322,6 +322,7 @@ def damaged_streams(draw: st.DrawFn) -> tuple[bytes, int]:
     return b"".join(frames), seed
 
 
+@pytest.mark.slow
 @given(damaged_streams())
 def test_what_is_called_whole_is_what_was_sent(stream: tuple[bytes, int]) -> None:
     """Whatever is lost, changed, swapped or repeated: no inference that is whole is wrong."""

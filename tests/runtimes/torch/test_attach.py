@@ -143,6 +143,7 @@ def test_a_call_that_fails_does_not_disturb_the_next() -> None:
     assert not module.bad._forward_hooks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_modules_give_values(backend: str) -> None:
     module = net(train=False)

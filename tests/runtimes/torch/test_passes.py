@@ -451,6 +451,7 @@ def test_tensors_without_an_array_say_why() -> None:
             model.capture(X, taps="0")
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_between_batches() -> None:
     net = nn.Sequential(nn.Linear(6, 1 << 14), nn.ReLU(inplace=True))
     with layertap.open(net) as model:
