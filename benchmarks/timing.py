@@ -41,6 +41,7 @@ def rounds_of(
     """
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    gc.collect()
     gc.freeze()  # what is there now need not be looked through each time
     for turn in range(rounds + 1):
         shift = turn % len(names)
