@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from benchmarks.timing import interleaved
 from torch import nn
@@ -107,14 +106,14 @@ PREFIX_BAR = 1.02
 def _names(net: nn.Module, x: torch.Tensor) -> list[str]:
     """The modules that a forward pass calls, by their first call's tap name."""
     session = open_torch(net)
-    feed = {session.inputs[0].name: x.numpy()}
+    feed = {session.inputs[0].name: x}
     return [tap.name for tap in session.trace(feed) if tap.kind == "activation" and tap.shape]
 
 
 def tapped(net: nn.Module, x: torch.Tensor, names: Sequence[str]) -> Callable[[], object]:
     """A forward pass that reads ``names``, as a run in memory would."""
     session = open_torch(net)
-    feed = {session.inputs[0].name: x.numpy()}
+    feed = {session.inputs[0].name: x}
     session.trace(feed)
     run = session.prepare([tap for tap in session.graph if tap.name in set(names)])
 
@@ -288,7 +287,7 @@ def _prefix(work: Work, net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[
 def _rows(work: Work) -> Iterator[dict[str, Any]]:
     torch.manual_seed(0)
     net = work.make().eval()
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal(work.shape, np.float32))
+    x = torch.randn(work.shape)
     bars = {"layertap, all modules": work.bar, "layertap, four taps": FOUR_BAR}
     bars["layertap, stopped at a quarter"] = PREFIX_BAR
     # A quarter of the network is run four times as often, for the same tens of milliseconds.

@@ -626,6 +626,43 @@ def test_a_value_that_somebody_keeps_is_not_shared_with_them() -> None:
             handle.remove()
 
 
+KEEPS: dict[str, Callable[[Any], Any]] = {
+    "itself": lambda y: y,
+    "a view": lambda y: y[:2],
+    "detached": lambda y: y.detach(),
+    "data": lambda y: y.data,
+    "an array": lambda y: y.numpy(),
+    "an array of a view": lambda y: y.view(-1)[3:].numpy(),
+    "its storage": lambda y: y.untyped_storage(),
+}
+
+
+@pytest.mark.parametrize("keep", KEEPS.values(), ids=KEEPS)
+def test_a_value_that_the_module_keeps_is_not_shared_with_it(keep: Callable[[Any], Any]) -> None:
+    kept: list[Any] = []
+
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x: Any) -> Any:
+            y = self.first(x)
+            kept.append(keep(y))
+            return self.last(y)
+
+    with layertap.open(Keeps()) as model:
+        read = reader(model, ["first", "last"])
+        for _ in range(4):
+            value = read(X)["first"]
+            expected = value.copy()
+            value[:] = -1
+            theirs = kept[-1]
+            if isinstance(theirs, torch.UntypedStorage):
+                theirs = torch.empty(0).set_(theirs)
+            assert np.isin(np.asarray(theirs), expected).all()
+
+
 class Turns(nn.Module):
     """Writes into its input, and from the fourth call on over a value, for a reason that nobody
     who looks at the module can see."""

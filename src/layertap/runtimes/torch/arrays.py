@@ -16,6 +16,8 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 """Integer types as wide as those that only ml_dtypes gives NumPy, by bytes per element."""
 
 
+storage_address: Callable[[torch.Tensor], int] = torch._C._storage_address  # type: ignore[attr-defined]
+
 storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
 """How many references, tensors and Python's, there are to the storage at an address."""
 

@@ -251,7 +251,8 @@ class Interception:
             return None
         finally:
             for own, _, _, shortcut, _ in modules:
-                if "forward" in own and own["forward"] is shortcut:  # else someone wrapped it
-                    del own["forward"]
+                found = own.pop("forward", None)
+                if found is not None and found is not shortcut:  # ours of another kind, or theirs
+                    own["forward"] = found
             if self.installed:
                 self.__exit__()

@@ -8,7 +8,7 @@ because a batch took another branch, that batch is run again with the value copi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed
@@ -19,6 +19,7 @@ from layertap.runtimes.torch.catalog import Catalog, is_training
 from layertap.runtimes.torch.feeding import Arguments, Call
 from layertap.runtimes.torch.intercept import Around
 from layertap.runtimes.torch.leaves import output_leaves
+from layertap.runtimes.torch.lending import Loan
 from layertap.runtimes.torch.recorder import Recorder
 from layertap.runtimes.torch.state import State
 from layertap.runtimes.torch.tracing import INPUT, Key, Traced
@@ -32,7 +33,7 @@ class Network(Protocol):
     state: State
     closed: bool
 
-    def run(self, call: Call, around: Around) -> None: ...
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], around: Around) -> None: ...
 
     def check_open(self) -> None: ...
 
@@ -61,65 +62,76 @@ class TapPass:
         self.static = traced.static
         stops = self.recorder.last >= 0
         self.moody = network.catalog.moody(traced.later_than(keys) if stops else ())
-        self.quiet: set[object] = set()
-        self.usual: object = None
+        self.quiet: dict[object, Loan | None] = {}
+        self.loan: Loan | None = None
+        self.lends = self.static and not any(key.slot == INPUT for key in traced.overwritten)
         self.input_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == INPUT}
         self.learned: list[bool] | None = None
 
     def __call__(self, feed: Feed, emit: Emit) -> None:
         if self.network.closed:
             self.network.check_open()
-        arguments = self.network.arguments
-        call = arguments.again(feed) or arguments.bind(feed)
-        arrays: dict[int, Array] | None
-        moody = self.moody
-        if self.learned is None or (moody and [*map(is_training, moody)] != self.learned):
-            arrays = self._learn(call)
-        elif call.form is self.usual or call.form in self.quiet:
-            self.usual = call.form
-            recorder = self.recorder
-            if recorder.records or recorder.calls:
-                recorder.reset()
-            self.network.run(call, recorder.around)
-            arrays = recorder.take()
-            if arrays is None:
-                arrays = self._settle(feed, arguments.bind(feed))
-        else:
-            arrays = self._settle(feed, call)
+        moody, loan, arrays = self.moody, self.loan, None
+        if moody and [*map(is_training, moody)] != self.learned:
+            self.learned = None
+        if loan is not None and self.learned is not None:
+            lent = loan.arguments(feed)
+            arrays = None if lent is None else self._execute(*lent)
+        if arrays is None:
+            arrays = self._read(feed)
         if self.input_taps:
             arrays.update(self._inputs(feed))
         for number, tap in enumerate(self.taps):
             if number in arrays:
                 emit(tap, arrays.pop(number))
 
+    def _read(self, feed: Feed) -> dict[int, Array]:
+        """Read with no more care than feeds like this one need."""
+        arguments = self.network.arguments
+        if self.learned is None:
+            return self._learn(arguments.bind(feed))
+        call = arguments.again(feed) or arguments.bind(feed)
+        if call.form in self.quiet:
+            self.loan = self.quiet[call.form]
+            arrays = self._execute(call.args, call.kwargs)
+            if arrays is not None:
+                return arrays
+            call = arguments.bind(feed)
+        return self._settle(feed, call)
+
     def _learn(self, call: Call) -> dict[int, Array]:
         """Read with copies of everything, and find out what needs them."""
-        self.usual = self.learned = None
+        self.loan = self.learned = None
         self.quiet.clear()
         now = [*map(is_training, self.moody)]
         self.recorder.copy_all()
         with self.network.state.kept(learn=True):
-            self._execute(call)
-            self.recorder.learn()
-            arrays = self.recorder.take() or {}
+            arrays = self._execute(call.args, call.kwargs) or {}
         self.learned = now
         return arrays
 
     def _settle(self, feed: Feed, call: Call) -> dict[int, Array]:
         """Read, again if need be, and bring the state back. Where control flow does not depend on
         values, a pass that changed nothing tells that those like it need no such care."""
+        arguments = self.network.arguments
         with self.network.state.kept() as saved:
-            self._execute(call)
-            while (arrays := self.recorder.take()) is None:
+            while True:
+                named = arguments.named(call.args, call.kwargs)
+                loan = Loan(feed, named, call) if self.lends else None
+                arrays = self._execute(call.args, call.kwargs)
+                if arrays is not None:
+                    break
                 saved.restore()
-                self._execute(self.network.arguments.bind(feed))
+                call = arguments.bind(feed)
             if self.static and len(self.quiet) < _MOST_QUIET and not saved.moved():
-                self.quiet.add(call.form)
+                self.loan = self.quiet[call.form] = loan if loan and loan.untouched() else None
         return arrays
 
-    def _execute(self, call: Call) -> None:
-        self.recorder.reset()
-        self.network.run(call, self.recorder.around)
+    def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, Array] | None:
+        recorder = self.recorder
+        recorder.begin()
+        self.network.run(args, kwargs, recorder.around)
+        return recorder.take()
 
     def _inputs(self, feed: Feed) -> dict[int, Array]:
         arguments = self.network.arguments

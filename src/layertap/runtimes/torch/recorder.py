@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from sys import getrefcount
 from typing import Any
 
 import torch
@@ -25,17 +24,18 @@ from layertap import recording
 from layertap.core.dtypes import Array
 from layertap.core.graph import TapPoint
 from layertap.errors import Untappable
-from layertap.runtimes.torch.arrays import storage_use_count, to_array
+from layertap.runtimes.torch.arrays import storage_address, storage_use_count, to_array
 from layertap.runtimes.torch.catalog import Catalog
 from layertap.runtimes.torch.intercept import Around, Interception, Listener, Stop, Wrap
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
 from layertap.runtimes.torch.state import same_bits
 from layertap.runtimes.torch.tracing import OUTPUT, Key, OpenCalls, Traced
 
-Record = tuple[torch.Tensor, int]
-"""A tap's value, and the value's version or COPIED."""
+Record = tuple[Any, int]
+"""A tap's value, and the tensor's version or one of the following."""
 
-COPIED = -1
+COPIED, ARRAY = -1, -2
+"""In place of a version: a tensor that is a copy, and an array that is one."""
 
 
 @dataclass
@@ -86,10 +86,11 @@ class Recorder:
         plain = not (self.recorded or self.of_network)
         self.around: Around = self.listening.around if plain else self._heard
 
-    def reset(self) -> None:
+    def begin(self) -> None:
         """Forget the last pass."""
-        self.records.clear()
-        self.calls.clear()
+        if self.records or self.calls:
+            self.records.clear()
+            self.calls.clear()
 
     def _heard(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """``around`` where values are recorded, or are those of the network itself."""
@@ -143,10 +144,11 @@ class Recorder:
                     self.outputs(output, {"": number})
                 elif number not in records:
                     try:
-                        version = COPIED if copy[number] else output._version
+                        records[number] = (
+                            _copied(output) if copy[number] else (output, output._version)
+                        )
                     except RuntimeError:  # made in inference mode, where versions are not counted
-                        version = COPIED
-                    records[number] = output.clone() if version == COPIED else output, version
+                        records[number] = _copied(output)
                     if len(records) == last:
                         raise Stop
                 return output
@@ -183,11 +185,11 @@ class Recorder:
     def _record(self, number: int, tensor: torch.Tensor) -> None:
         if number in self.records:
             return  # a further call than when it was traced
-        if self.copy[number] or tensor.is_inference():
+        if self.learning is not None:
             self.records[number] = tensor.detach().clone(), COPIED
-            if self.learning is not None:
-                version = COPIED if tensor.is_inference() else tensor._version
-                self.learning[number] = tensor, version
+            self.learning[number] = tensor, COPIED if tensor.is_inference() else tensor._version
+        elif self.copy[number] or tensor.is_inference():
+            self.records[number] = _copied(tensor)
         else:
             self.records[number] = tensor, tensor._version
         if len(self.records) == self.last:
@@ -198,12 +200,11 @@ class Recorder:
         self.copy[:] = [True] * len(self.copy)
         self.learning = {}
 
-    def learn(self) -> None:
+    def _learn(self, learning: Mapping[int, Record]) -> None:
         """Tell from this batch, read with copies, which taps need one."""
-        assert self.learning is not None
         for number, (copy, _) in self.records.items():
-            if number in self.learning:
-                tensor, version = self.learning[number]
+            if number in learning:
+                tensor, version = learning[number]
                 moved = version != COPIED and tensor._version != version
                 moved = moved or not same_bits(tensor, copy)
                 self.copy[number] = moved or self.overwritten[number] or not _is_whole(tensor)
@@ -215,26 +216,27 @@ class Recorder:
         None if something was written into a value that was not copied: the pass is to be run
         again, and that value is copied from now on.
         """
+        if self.learning is not None:
+            self._learn(self.learning)
         arrays: dict[int, Array] = {}
         records, copy, late = self.records, self.copy, False
         while records:
             number, (tensor, version) = records.popitem()
             try:
-                if version == COPIED:
+                if version == ARRAY:
+                    arrays[number] = tensor
+                elif version == COPIED:
                     arrays[number] = tensor.numpy()
                 elif tensor._version != version:
                     copy[number] = late = True
-                elif (
-                    # Of several taps that hold one tensor, the last to be taken is its only owner.
-                    getrefcount(tensor) > _OWN_REFERENCES
-                    or tensor._use_count() > 1  # type: ignore[attr-defined]
-                    or storage_use_count(_storage_address(tensor)) > _OWN_STORAGE
-                    or not (self.static or _is_whole(tensor))
-                ):
-                    arrays[number] = tensor.clone().numpy()
-                    copy[number] = True  # from now on when it is produced, still in the cache
                 else:
-                    arrays[number] = tensor.numpy()
+                    arrays[number] = array = tensor.numpy()
+                    del tensor  # of several taps that hold one, the last to be taken is its owner
+                    base = array.base
+                    shared = storage_use_count(storage_address(base)) > 1
+                    if shared or not (self.static or _is_whole(base)):
+                        arrays[number] = array.copy()
+                        copy[number] = True  # from now on when it appears, still in the cache
             except (TypeError, RuntimeError):
                 arrays[number] = self._convert(number, tensor)
         return None if late else arrays
@@ -248,13 +250,15 @@ class Recorder:
             raise Untappable(f"{name!r}: {error.message}", hint=error.hint) from error
 
 
-_OWN_REFERENCES = 2
-"""References to a tensor that one local variable holds, while ``getrefcount`` looks."""
-
-_storage_address: Callable[[torch.Tensor], int] = torch._C._storage_address  # type: ignore[attr-defined]
-
-_OWN_STORAGE = 2
-"""References to a storage that one tensor holds, while it is looked at."""
+def _copied(tensor: torch.Tensor) -> Record:
+    """A record of a value that is overwritten later, or that somebody has: copied by NumPy, which
+    takes two thirds of the time, where it has the type."""
+    try:
+        if tensor.is_contiguous():
+            return tensor.numpy().copy(), ARRAY
+    except (TypeError, RuntimeError):
+        pass
+    return tensor.detach().clone(), COPIED
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:

@@ -24,7 +24,6 @@ from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog, is_compiled, is_training
 from layertap.runtimes.torch.feeding import (
     Arguments,
-    Call,
     count_samples,
     is_square,
     look,
@@ -76,6 +75,7 @@ class TorchSession:
         self.catalog = Catalog(source.module)
         self.compiled = is_compiled(source.module)
         self.fast_path = fast_path
+        self.special = self.compiled or not fast_path
         self.arguments = Arguments(self.catalog.root)
         self.state = State(self.catalog.root)
         self.names = Names(self.catalog, self.inputs)
@@ -112,17 +112,16 @@ class TorchSession:
             "threads": torch.get_num_threads(),
         }
 
-    def run(self, call: Call, around: Around) -> None:
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], around: Around) -> None:
         """Call the module, as :meth:`_mode` says, through ``around``. Raises RuntimeFailure."""
-        before = torch.is_grad_enabled()
-        special = self.compiled or not self.fast_path or self.state.frozen
+        before = _is_grad_enabled()
         try:
-            if special or (not before and torch.is_inference_mode_enabled()):
+            if self.special or self.state.frozen or (not before and _is_inference_mode_enabled()):
                 with self._mode():
-                    around(self.catalog.root, call.args, call.kwargs)
+                    around(self.catalog.root, args, kwargs)
             else:
                 _set_grad_enabled(False)  # torch.no_grad() does more, for which each pass would pay
-                around(self.catalog.root, call.args, call.kwargs)
+                around(self.catalog.root, args, kwargs)
         except Exception as error:
             raise RuntimeFailure(
                 f"the forward pass failed: {type(error).__name__}: {error}",
@@ -271,6 +270,8 @@ class TorchSession:
         self.closed = True
 
 
+_is_grad_enabled: Callable[[], bool] = torch.is_grad_enabled
+_is_inference_mode_enabled: Callable[[], bool] = torch.is_inference_mode_enabled
 _set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
 
 
