@@ -10,12 +10,14 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import Round, quiet_median
 
 HERE = Path(__file__).parent
 MODULES = (
@@ -32,23 +34,21 @@ PACKAGES += ("nnsight", "torchlens", "pyarrow")
 LIMIT_SECONDS = 1800
 
 PROCESSES = {"torch_overhead": 7}
-"""Modules whose ratios depend on where a process happens to have its memory: each figure is the
-median over that many processes."""
+"""Modules whose ratios depend on where a process happens to have its memory, and on the hour: each
+figure is made of the rounds of that many processes."""
 
 
-def measure(module: str) -> list[dict[str, object]]:
-    """The rows of one benchmark module; of several processes, the median of each ratio."""
+def measure(module: str) -> list[dict[str, Any]]:
+    """The rows of one benchmark module; of several processes, with the rounds of all of them."""
     runs = [_measure_once(module) for _ in range(PROCESSES.get(module, 1))]
-    ratios: dict[object, list[float]] = {}
+    rounds: dict[object, list[Round]] = {}
     for row in (row for run in runs for row in run):
-        ratios.setdefault((row["work"], row["contender"]), []).append(float(str(row["ratio"])))
-    return [
-        {**row, "ratio": statistics.median(ratios[row["work"], row["contender"]])}
-        for row in runs[0]
-    ]
+        rounds.setdefault((row["work"], row["contender"]), []).extend(row.get("rounds", ()))
+    pooled = [(row, rounds[row["work"], row["contender"]]) for row in runs[0]]
+    return [{**row, "ratio": quiet_median(found)} if found else row for row, found in pooled]
 
 
-def _measure_once(module: str) -> list[dict[str, object]]:
+def _measure_once(module: str) -> list[dict[str, Any]]:
     """The rows of one benchmark module, run in a fresh process from the repository root."""
     code = (
         f"import json, sys; from benchmarks.{module} import rows; "
@@ -62,11 +62,11 @@ def _measure_once(module: str) -> list[dict[str, object]]:
         check=True,
         timeout=LIMIT_SECONDS,
     )
-    found: list[dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def table(found: list[dict[str, object]]) -> str:
+def table(found: list[dict[str, Any]]) -> str:
     """Markdown rows; a bar that is missed says so."""
     lines = ["| work | contender | ratio | bar | |", "|---|---|---|---|---|"]
     for row in found:
@@ -98,9 +98,10 @@ HEADER = """# Measured overhead
 
 Written by `make bench`. Each figure is the median, over interleaved rounds in one process, of the
 time of the contender divided by the time of the same work without it (the bare forward pass; a raw
-`write()` of the same bytes). Those of torch_overhead are medians of seven processes' medians; in
-each round the fastest of several passes in a row counts. A bar is what layertap promises; rows
-without one are other tools on the same work, for orientation.
+`write()` of the same bytes). Those of torch_overhead are medians over the quietest quarter of the
+rounds of seven processes; in each round the fastest of several passes in a row counts, and the same
+pass once more shows how far a figure can be trusted. A bar is what layertap promises; rows without
+one are other tools on the same work, for orientation.
 Those of arena_optimize and some of wire are bytes, not times; those of device_throughput are shares
 of the time that a link of 12 Mbit/s takes for the same bytes.
 """

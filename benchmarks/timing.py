@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 
 
 def interleaved(
@@ -23,6 +24,27 @@ def interleaved(
         name: statistics.median(a / b for a, b in zip(taken, first, strict=True))
         for name, taken in seconds.items()
     }
+
+
+Round = tuple[float, float]
+"""A contender's time by that of the first one, and the seconds that all of them took together."""
+
+
+def ratios(seconds: Mapping[str, list[float]]) -> dict[str, list[Round]]:
+    """What :func:`rounds_of` returned, as each contender's rounds."""
+    first = next(iter(seconds.values()))
+    total = [sum(together) for together in zip(*seconds.values(), strict=True)]
+    return {
+        name: [(a / b, c) for a, b, c in zip(taken, first, total, strict=True)]
+        for name, taken in seconds.items()
+    }
+
+
+def quiet_median(rounds: Sequence[Round]) -> float:
+    """Median ratio of the quietest quarter of ``rounds``: of those that took least in all. That
+    choice favours none of the contenders, since it does not know who took the time."""
+    quiet = sorted(rounds, key=itemgetter(1))[: -(-len(rounds) // 4)]
+    return statistics.median(ratio for ratio, _ in quiet)
 
 
 def rounds_of(

@@ -1,10 +1,11 @@
 """What reading values costs in PyTorch: time of a forward pass with taps, as a ratio to without.
 
 ``python -m benchmarks.torch_overhead [WORK ...]`` prints a table. One thread (``torch`` would
-otherwise compete with whatever else the machine does), ``torch.no_grad``, medians of interleaved
-rounds, the fastest of several passes in each. The C library keeps memory that was freed (see
-:func:`hold_memory`). layertap's values are right under the in-place operations of the ResNets; so
-are those of hooks that clone, of captum and of torchlens, but nnsight's are not.
+otherwise compete with whatever else the machine does), ``torch.no_grad``, medians of the quietest
+of interleaved rounds, the fastest of several passes in each. All contenders get the same tensor.
+The C library keeps memory that was freed (see :func:`hold_memory`). layertap's values are right
+under the in-place operations of the ResNets; so are those of hooks that clone, of captum and of
+torchlens, but nnsight's are not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from benchmarks.timing import interleaved
+from benchmarks.timing import quiet_median, ratios, rounds_of
 from torch import nn
 
 import layertap
@@ -85,15 +86,15 @@ class Work:
     """How many of the network's parts are a quarter of its depth."""
     bar: float
     repeat: int
-    """Passes in a row, tens of milliseconds in all; the fastest counts."""
+    """Passes in a row, of which the fastest counts."""
     rounds: int
 
 
 WORKS = (
-    Work("MLP 48x256, batch 32", mlp, (32, 256), 12, 1.20, 20, 20),
-    Work("transformer 12x256, sequence 128", transformer, (128, 1, 256), 3, 1.10, 3, 10),
-    Work("ResNet-18 64x64, batch 1", resnet18, (1, 3, 64, 64), 5, 1.06, 12, 16),
-    Work("ResNet-18 64x64, batch 32", resnet18, (32, 3, 64, 64), 5, 1.10, 2, 4),
+    Work("MLP 48x256, batch 32", mlp, (32, 256), 12, 1.20, 8, 50),
+    Work("transformer 12x256, sequence 128", transformer, (128, 1, 256), 3, 1.10, 2, 16),
+    Work("ResNet-18 64x64, batch 1", resnet18, (1, 3, 64, 64), 5, 1.06, 5, 40),
+    Work("ResNet-18 64x64, batch 32", resnet18, (32, 3, 64, 64), 5, 1.10, 2, 6),
 )
 
 PEER_ROUNDS = 2
@@ -243,6 +244,7 @@ def _own(net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
         "layertap, four taps": tapped(net, x, four),
         "hooks with clone": hooks(net, x, [n for n, _ in net.named_modules() if n], clone=True),
         "four hooks without clone": hooks(net, x, four, clone=False),
+        "the same pass again": _bare(net, x),
     }
 
 
@@ -281,6 +283,7 @@ def _prefix(work: Work, net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[
         "prefix": _bare(cut, x),
         "layertap, stopped at a quarter": tapped(net, x, [name]),
         "a hook that raises at a quarter": raising(net, x, last),
+        "the same quarter again": _bare(cut, x),
     }
 
 
@@ -290,17 +293,17 @@ def _rows(work: Work) -> Iterator[dict[str, Any]]:
     x = torch.randn(work.shape)
     bars = {"layertap, all modules": work.bar, "layertap, four taps": FOUR_BAR}
     bars["layertap, stopped at a quarter"] = PREFIX_BAR
-    # A quarter of the network is run four times as often, for the same tens of milliseconds.
+    # A quarter of the network is run four times as often, which takes as long.
     groups = (
         (_own(net, x), work.rounds, work.repeat),
         (_prefix(work, net, x), work.rounds, 4 * work.repeat),
         (_peers(net, x), PEER_ROUNDS, work.repeat),
     )
-    for group, rounds, repeat in groups:
-        for name, ratio in interleaved(group, rounds, repeat=repeat).items():
-            if name not in ("bare", "prefix"):
-                bar = bars.get(name)
-                yield {"work": work.name, "contender": name, "ratio": ratio, "bar": bar}
+    for group, count, repeat in groups:
+        seconds = rounds_of(group, count, repeat=repeat)
+        for name, rounds in list(ratios(seconds).items())[1:]:
+            row = {"work": work.name, "contender": name, "bar": bars.get(name)}
+            yield {**row, "ratio": quiet_median(rounds), "rounds": rounds}
 
 
 def hold_memory() -> None:
@@ -318,7 +321,8 @@ def hold_memory() -> None:
 
 def rows(works: Sequence[Work] = WORKS) -> list[dict[str, Any]]:
     """One row per work and contender: ``work``, ``contender``, ``ratio`` to the bare forward pass
-    (or, for the stopped pass, to the prefix alone), and ``bar``, None for peers."""
+    (or, for the stopped pass, to the prefix alone), ``bar``, None for peers, and ``rounds``, of
+    which ``ratio`` was made. The same pass once more shows what the figures are good for."""
     hold_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
