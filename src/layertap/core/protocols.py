@@ -12,7 +12,8 @@ from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import Graph, TapPoint
 
 Emit = Callable[[TapPoint, Array], None]
-"""Called once per tap and pass, in graph order; the array is the receiver's to keep."""
+"""Called once per tap and pass, in graph order; the array is the receiver's to keep. One that
+cannot be written to may be the value of several taps."""
 
 Pass = Callable[[Feed, Emit], None]
 

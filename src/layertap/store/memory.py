@@ -15,7 +15,8 @@ from layertap.errors import StoreError
 
 
 class MemoryRows:
-    """Rows of one tap as the blocks in which they came; joined when first read."""
+    """Rows of one tap as the blocks in which they came; joined when first read. What cannot be
+    written to, since it is the value of several taps, is copied then: each has its own."""
 
     def __init__(self, tap: TapPoint) -> None:
         self._tap = tap
@@ -43,6 +44,7 @@ class MemoryRows:
         return np.concatenate([np.empty(0, np.int64), *spans])
 
     def read(self, start: int, stop: int) -> Array | list[Array]:
+        self._blocks = [b if b.flags.writeable else b.copy() for b in self._blocks]
         if self._ragged:
             rows = [block[i, ...] for block in self._blocks for i in range(len(block))]
             return rows[start:stop]

@@ -86,9 +86,56 @@ def test_only_what_is_overwritten_or_shared_is_copied() -> None:
             net[int(name)].register_forward_hook(spy(name))
         values = read(X)
     own = {name for name, value in values.items() if value.ctypes.data == addresses[name]}
-    assert "0" not in own  # written over
-    assert "1" in own
-    assert len(own & {"2", "3"}) == 1  # one tensor under two names: one of them is a copy
+    assert own == {"1", "2", "3"}  # "0" is written over
+    assert [values[name].flags.writeable for name in "0123"] == [True, True, False, False]
+
+
+class Block(nn.Module):
+    """Returns one tensor under several names, which is written to only after ``count`` calls."""
+
+    calls: ClassVar[list[int]] = []
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.dense, self.same, self.last = nn.Linear(6, 6), nn.Identity(), nn.ReLU(inplace=True)
+        self.count = count
+
+    def forward(self, x: Any) -> Any:
+        self.calls.append(1)
+        y = self.same(self.dense(x))
+        if len(self.calls) > self.count:
+            self.last(y)
+        return y
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 100])
+def test_one_tensor_under_several_names_has_the_value_of_each(count: int) -> None:
+    """Also where something is written to it between two of them, or only in some batches."""
+    net = nn.Sequential(Block(count), nn.Identity(), nn.Linear(6, 6))
+    names = ["0.dense", "0.same", "0", "1"]
+    Block.calls.clear()
+    with layertap.open(net) as model:
+        read = reader(model, names)
+        for step in range(8):
+            calls = len(Block.calls)
+            values = read(X + step)
+            dense = net[0].dense(torch.from_numpy(X + step)).detach().numpy()
+            end = dense if calls < count else np.maximum(dense, 0)
+            for name, value in values.items():
+                expected = dense if name in ("0.dense", "0.same") else end
+                np.testing.assert_array_equal(value, expected, name)
+
+
+def test_captures_of_one_tensor_under_several_names_can_be_written_to() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.Identity(), nn.Linear(6, 6))
+    with layertap.open(net) as model:
+        model.capture(X, taps="0 | 1")
+        for feed in (X, [X, X], [X, X[:2]]):
+            run = model.capture(feed, taps="0 | 1")
+            before = run["1"].values.copy()
+            run["0"].values[:] = -1
+            assert (run["0"].values == -1).all()
+            np.testing.assert_array_equal(run["1"].values, before)
 
 
 class Static(nn.Module):
@@ -141,6 +188,9 @@ def test_values_share_memory_with_nothing() -> None:
         read(x)
         values = read(x)
         assert list(values) == ["input", *names[:-1]]
+        assert values["0"] is values.pop("output")  # the same tensor
+        assert not values["0"].flags.writeable
+        values["0"] = values["0"].copy()
         kept = [net[0].weight.detach().numpy(), x, *values.values()]
         for i, a in enumerate(kept):
             assert not any(np.shares_memory(a, b) for b in kept[i + 1 :])

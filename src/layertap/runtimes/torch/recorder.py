@@ -7,8 +7,9 @@ later (by ``ReLU(inplace=True)``, by ``x += y``), and these are copied from then
 that were seen to be written to when the graph was traced. The others are handed over as they are,
 after a look at their version counters.
 
-A tensor that is handed over must belong to nobody else: references to the tensor and its storage
-are counted, and what is shared (with a buffer, a cache, a view, another tap) is copied then.
+A tensor that is handed over must belong to nobody else: references to its storage are counted, and
+what is shared (with a buffer, a cache, a view) is copied then. Several taps that hold one tensor,
+as a block and its last module do, become one array, which cannot be written to.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Recorder:
         self.records: dict[int, Record] = {}
         self.calls: dict[int, int] = {}
         self.learning: dict[int, Record] | None = None
+        self.further: dict[int, list[int]] = {}
         self.recorded: dict[Key, int] = {}
         self.open = OpenCalls(catalog)
         for number, key in enumerate(keys):
@@ -208,10 +210,15 @@ class Recorder:
                 moved = version != COPIED and tensor._version != version
                 moved = moved or not same_bits(tensor, copy)
                 self.copy[number] = moved or self.overwritten[number] or not _is_whole(tensor)
+        same: dict[int, list[int]] = {}
+        for number, (tensor, _) in learning.items():
+            if not self.copy[number]:
+                same.setdefault(id(tensor), []).append(number)
+        self.further = {numbers.pop(): numbers for numbers in same.values() if len(numbers) > 1}
         self.learning = None
 
     def take(self) -> dict[int, Array] | None:
-        """The values, each an array of its own, by the taps' numbers.
+        """The values by the taps' numbers, each an array of its own or a read-only one of several.
 
         None if something was written into a value that was not copied: the pass is to be run
         again, and that value is copied from now on.
@@ -231,15 +238,29 @@ class Recorder:
                     copy[number] = late = True
                 else:
                     arrays[number] = array = tensor.numpy()
+                    further = self._same(number, tensor) if number in self.further else ()
                     del tensor  # of several taps that hold one, the last to be taken is its owner
                     base = array.base
                     shared = storage_use_count(storage_address(base)) > 1
                     if shared or not (self.static or _is_whole(base)):
-                        arrays[number] = array.copy()
+                        arrays[number] = array = array.copy()
                         copy[number] = True  # from now on when it appears, still in the cache
+                    for other in further:
+                        arrays[other] = array
+                        array.flags.writeable = False
             except (TypeError, RuntimeError):
                 arrays[number] = self._convert(number, tensor)
         return None if late else arrays
+
+    def _same(self, number: int, tensor: torch.Tensor) -> list[int]:
+        """The taps that hold the same tensor as ``number``, as they did when that was learned, and
+        to which nothing was written since. They are not taken for themselves then."""
+        records, now = self.records, tensor._version
+        others = [n for n in self.further[number] if n in records]
+        others = [n for n in others if records[n][0] is tensor and records[n][1] == now]
+        for other in others:
+            del records[other]
+        return others
 
     def _convert(self, number: int, tensor: torch.Tensor) -> Array:
         """The value of a tensor that ``Tensor.numpy`` does not take as it is."""
