@@ -237,24 +237,25 @@ class Recorder:
                 elif tensor._version != version:
                     copy[number] = late = True
                 else:
-                    arrays[number] = array = tensor.numpy()
-                    further = self._same(number, tensor) if number in self.further else ()
-                    del tensor  # of several taps that hold one, the last to be taken is its owner
+                    array = tensor.numpy()
+                    further = self._same(number, tensor) if number in self.further else None
+                    del tensor  # now nobody has its memory but the array, and whoever else kept it
                     base = array.base
-                    shared = storage_use_count(storage_address(base)) > 1
-                    if shared or not (self.static or _is_whole(base)):
-                        arrays[number] = array = array.copy()
+                    kept = storage_use_count(storage_address(base)) > 1
+                    if kept or not (self.static or _is_whole(base)):
+                        array = array.copy()
                         copy[number] = True  # from now on when it appears, still in the cache
-                    for other in further:
-                        arrays[other] = array
+                    if further:
                         array.flags.writeable = False
+                        arrays.update(dict.fromkeys(further, array))
+                    arrays[number] = array
             except (TypeError, RuntimeError):
                 arrays[number] = self._convert(number, tensor)
         return None if late else arrays
 
     def _same(self, number: int, tensor: torch.Tensor) -> list[int]:
-        """The taps that hold the same tensor as ``number``, as they did when that was learned, and
-        to which nothing was written since. They are not taken for themselves then."""
+        """Further taps that hold the tensor of ``number``, with its value of now. They are not taken
+        for themselves then."""
         records, now = self.records, tensor._version
         others = [n for n in self.further[number] if n in records]
         others = [n for n in others if records[n][0] is tensor and records[n][1] == now]
