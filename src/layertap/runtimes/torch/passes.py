@@ -2,7 +2,8 @@
 
 Which values need a copy is learned on the first batch, and again whenever a module was switched
 between training and evaluation. If a value that was not copied turns out to have been overwritten,
-because a batch took another branch, that batch is run again with the value copied too.
+because a batch took another branch, that batch is run again with the value copied too. Whether the
+input needs a copy is learned on the first batch of each form that is read with that knowledge.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Network(Protocol):
 
 
 _MOST_QUIET = 1000
-"""Kinds of feeds that a pass remembers as changing nothing; further ones are looked after."""
+"""Forms of feeds that a pass remembers as changing nothing; further ones are looked after."""
 
 
 class TapPass:
@@ -63,6 +64,7 @@ class TapPass:
         stops = self.recorder.last >= 0
         self.moody = network.catalog.moody(traced.later_than(keys) if stops else ())
         self.quiet: dict[object, Loan | None] = {}
+        """Forms of feeds that change nothing, and how to go without copies of those."""
         self.loan: Loan | None = None
         self.lends = self.static and not any(key.slot == INPUT for key in traced.overwritten)
         self.input_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == INPUT}

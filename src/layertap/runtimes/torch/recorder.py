@@ -254,8 +254,8 @@ class Recorder:
         return None if late else arrays
 
     def _same(self, number: int, tensor: torch.Tensor) -> list[int]:
-        """Further taps that hold the tensor of ``number``, with its value of now. They are not taken
-        for themselves then."""
+        """Further taps that hold the tensor of ``number``, with its value of now. These are not
+        taken for themselves then."""
         records, now = self.records, tensor._version
         others = [n for n in self.further[number] if n in records]
         others = [n for n in others if records[n][0] is tensor and records[n][1] == now]
