@@ -33,7 +33,12 @@ PACKAGES = ("layertap", "numpy", "torch", "tensorflow", "keras", "zarr", "captum
 PACKAGES += ("nnsight", "torchlens", "pyarrow")
 LIMIT_SECONDS = 1800
 
-PROCESSES = {"torch_overhead": 7}
+PROCESSES = {
+    "torch_overhead": 7,
+    "keras_overhead": 3,
+    "keras_depth": 3,
+    "tensorflow_overhead": 3,
+}
 """Modules whose ratios depend on where a process happens to have its memory, and on the hour: each
 figure is made of the rounds of that many processes."""
 
@@ -98,10 +103,10 @@ HEADER = """# Measured overhead
 
 Written by `make bench`. Each figure is the median, over interleaved rounds in one process, of the
 time of the contender divided by the time of the same work without it (the bare forward pass; a raw
-`write()` of the same bytes). Those of torch_overhead are medians over the quietest quarter of the
-rounds of seven processes; in each round the fastest of several passes in a row counts, and the same
-pass once more shows how far a figure can be trusted. A bar is what layertap promises; rows without
-one are other tools on the same work, for orientation.
+`write()` of the same bytes). Those of PyTorch, Keras and TensorFlow are medians over the quietest
+quarter of the rounds of several processes. In a round of PyTorch the fastest of several passes in a
+row counts; the same pass once more shows how far a figure can be trusted. A bar is what layertap
+promises; rows without one are other tools on the same work, for orientation.
 Those of arena_optimize and some of wire are bytes, not times; those of device_throughput are shares
 of the time that a link of 12 Mbit/s takes for the same bytes.
 """

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
-from benchmarks.timing import interleaved
+from benchmarks import timing
 
 from layertap.core.dtypes import Array
 from layertap.core.graph import TapPoint
@@ -46,11 +46,13 @@ def captures(
 def ratios(
     work: str, calls: Mapping[str, Call], bars: Mapping[str, float], rounds: int
 ) -> list[dict[str, object]]:
-    """One row for each contender but the first, which the ratios are to."""
+    """One row for each contender but the first, which the ratios are to: medians over the quietest
+    of the rounds, which are in the rows too."""
     timed = {name: _often(call) for name, call in calls.items()}
     return [
-        {"work": work, "contender": name, "ratio": ratio, "bar": bars.get(name)}
-        for name, ratio in list(interleaved(timed, rounds).items())[1:]
+        {"work": work, "contender": name, "bar": bars.get(name)}
+        | {"ratio": timing.quiet_median(of), "rounds": of}
+        for name, of in list(timing.ratios(timing.rounds_of(timed, rounds)).items())[1:]
     ]
 
 
