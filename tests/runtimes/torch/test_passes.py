@@ -258,6 +258,58 @@ def test_the_pass_stops_after_the_last_tap(catch: type[BaseException], ran: list
             assert hits == ["first"] * 3
 
 
+def shared_parts() -> nn.Sequential:
+    """Calls a module twice, and another one from two of its parts."""
+    act, dense = nn.Tanh(), nn.Linear(6, 6)
+    inner = [nn.Sequential(nn.Linear(6, 6), dense), nn.Sequential(dense, nn.Linear(6, 6))]
+    return nn.Sequential(nn.Linear(6, 6), act, inner[0], act, inner[1], nn.Linear(6, 6))
+
+
+@pytest.mark.parametrize(
+    ("tap", "parts"),
+    [("0", 1), ("1", 2), ("2.0", 3), ("2.1", 3), ("2", 3), ("1@1", 4), ("2.1@1", 5), ("4.1", 5)],
+)
+def test_a_sequence_runs_as_far_as_the_last_tap(tap: str, parts: int) -> None:
+    net, ran = shared_parts(), []
+    for part in set(net):
+        part.register_forward_pre_hook(lambda module, args: ran.append(module))
+    oracle = nn.Sequential(*list(net)[:parts])
+    with torch.no_grad():
+        x = oracle[:-1](torch.from_numpy(X))
+        whole = oracle[-1](x)
+        if "." in tap:
+            inner = list(oracle[-1])
+            whole = inner[0](x) if tap in ("2.0", "2.1@1") else inner[1](inner[0](x))
+    with layertap.open(net) as model:
+        read = reader(model, [tap])
+        for _ in range(4):
+            ran.clear()
+            np.testing.assert_array_equal(read(X)[tap], whole.numpy())
+            assert len(ran) == parts
+
+
+def test_hooks_of_a_sequence_itself() -> None:
+    """They run as in a call without taps, as far as that gets."""
+    net = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+    seen: list[Any] = []
+    with layertap.open(net) as model:
+        read = reader(model, ["0"])
+        plain = [read(X)["0"] for _ in range(3)][-1]
+        doubled = [read(X * 2)["0"] for _ in range(2)][-1]
+        handles = [
+            net.register_forward_pre_hook(lambda module, args: (args[0] * 2,)),
+            net.register_forward_hook(lambda module, args, output: seen.append(output)),
+        ]
+        np.testing.assert_array_equal(read(X)["0"], doubled)
+        for handle in handles:
+            handle.remove()
+        net.forward = lambda x: nn.Sequential.forward(net, x * 2)
+        np.testing.assert_array_equal(read(X)["0"], doubled)
+        del net.forward
+        np.testing.assert_array_equal(read(X)["0"], plain)
+    assert not seen  # its output never came to be
+
+
 def test_hooks_of_the_users_run_and_are_left_alone() -> None:
     net = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
     seen: list[str] = []

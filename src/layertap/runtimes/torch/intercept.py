@@ -47,6 +47,19 @@ _GLOBAL_HOOKS = (
 """Hooks that run for every module, by kind."""
 
 
+def is_plain(own: dict[str, Any]) -> bool:
+    """Whether a call of the module with this ``__dict__`` is one of its class's ``forward``, and
+    nothing else. So plainly, because a pass asks it."""
+    return not (
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
+        or any(_GLOBAL_HOOKS)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """What wants to hear of the calls of ``module``."""

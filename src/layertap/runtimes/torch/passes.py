@@ -8,7 +8,7 @@ input needs a copy is learned on the first batch of each form that is read with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from layertap.core.dtypes import Array
@@ -34,7 +34,13 @@ class Network(Protocol):
     state: State
     closed: bool
 
-    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], around: Around) -> None: ...
+    def run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        around: Around,
+    ) -> None: ...
 
     def check_open(self) -> None: ...
 
@@ -131,8 +137,7 @@ class TapPass:
 
     def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, Array] | None:
         recorder = self.recorder
-        recorder.begin()
-        self.network.run(args, kwargs, recorder.around)
+        self.network.run(recorder.begin(), args, kwargs, recorder.around)
         return recorder.take()
 
     def _inputs(self, feed: Feed) -> dict[int, Array]:

@@ -17,9 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
+from torch import nn
 
 from layertap import recording
 from layertap.core.dtypes import Array
@@ -27,7 +29,14 @@ from layertap.core.graph import TapPoint
 from layertap.errors import Untappable
 from layertap.runtimes.torch.arrays import storage_address, storage_use_count, to_array
 from layertap.runtimes.torch.catalog import Catalog
-from layertap.runtimes.torch.intercept import Around, Interception, Listener, Stop, Wrap
+from layertap.runtimes.torch.intercept import (
+    Around,
+    Interception,
+    Listener,
+    Stop,
+    Wrap,
+    is_plain,
+)
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
 from layertap.runtimes.torch.state import same_bits
 from layertap.runtimes.torch.tracing import OUTPUT, Key, OpenCalls, Traced
@@ -81,18 +90,27 @@ class Recorder:
         inside = sum(key.slot >= 0 for key in keys)
         # Where nothing is called after the last tap, stopping costs more than it saves.
         to_the_end = any(key.slot == OUTPUT for key in keys) or traced.final in keys
-        self.last = -1 if to_the_end else inside
+        self.inside = self.last = -1 if to_the_end else inside
+        self.network, self.of_its_own = catalog.root, catalog.root.__dict__
+        count = 0 if to_the_end else _parts_needed(catalog, keys, traced)
+        self.parts = _first_parts(catalog.root, count) if count else None
         listeners = [self._listener(catalog, slot, slot in traced.once) for slot in self.wanted]
         self.listening = Interception(listeners, catalog.fused)
         self.of_network = {k.suffix: n for n, k in enumerate(keys) if k.slot == OUTPUT}
         plain = not (self.recorded or self.of_network)
         self.around: Around = self.listening.around if plain else self._heard
 
-    def begin(self) -> None:
-        """Forget the last pass."""
+    def begin(self) -> Callable[..., Any]:
+        """Forget the last pass. Returns what to call in the next one: the network, or those of its
+        parts after which nothing needs to be stopped."""
         if self.records or self.calls:
             self.records.clear()
             self.calls.clear()
+        if self.parts is not None and is_plain(self.of_its_own):
+            self.last = -1
+            return self.parts
+        self.last = self.inside
+        return self.network
 
     def _heard(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """``around`` where values are recorded, or are those of the network itself."""
@@ -137,7 +155,7 @@ class Recorder:
     def _once(self, number: int) -> Wrap:
         """For the usual case, one call that returns one tensor: what the general way does, in as
         few steps as possible."""
-        records, copy, last, plain = self.records, self.copy, self.last, torch.Tensor
+        records, copy, plain = self.records, self.copy, torch.Tensor
 
         def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -151,7 +169,7 @@ class Recorder:
                         )
                     except RuntimeError:  # made in inference mode, where versions are not counted
                         records[number] = _copied(output)
-                    if len(records) == last:
+                    if len(records) == self.last:
                         raise Stop
                 return output
 
@@ -289,3 +307,27 @@ def _is_whole(tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage().nbytes() == tensor.nbytes
     except (NotImplementedError, RuntimeError):
         return False
+
+
+def _parts_needed(catalog: Catalog, keys: Sequence[Key], traced: Traced) -> int:
+    """How many parts of an nn.Sequential it takes to the last of the values at ``keys``, if that is
+    the output of a part; otherwise 0."""
+    network, progress, end = catalog.root, traced.progress, len(traced.entered)
+    if type(network) is not nn.Sequential or not traced.static:
+        return 0
+    last = max((progress.get(key, end) for key in keys), default=end)
+    late = [key for key in keys if key.slot in traced.once and progress.get(key) == last]
+    ends = {catalog.slots[key.slot].module for key in late if not key.is_argument}
+    return next((count for count, part in enumerate(network, 1) if part in ends), 0)
+
+
+def _first_parts(network: nn.Module, count: int) -> Callable[[Any], Any]:
+    """What a call of ``network`` does as far as ``count`` of its parts. It ends by itself there,
+    where the whole network would have to be left with an exception."""
+
+    def forward(value: Any) -> Any:
+        for part in islice(network._modules.values(), count):
+            value = part(value)  # type: ignore[misc]
+        return value
+
+    return forward

@@ -112,16 +112,23 @@ class TorchSession:
             "threads": torch.get_num_threads(),
         }
 
-    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], around: Around) -> None:
-        """Call the module, as :meth:`_mode` says, through ``around``. Raises RuntimeFailure."""
+    def run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        around: Around,
+    ) -> None:
+        """Call ``function``, the module or the beginning of it, as :meth:`_mode` says, through
+        ``around``. Raises RuntimeFailure."""
         before = _is_grad_enabled()
         try:
             if self.special or self.state.frozen or (not before and _is_inference_mode_enabled()):
                 with self._mode():
-                    around(self.catalog.root, args, kwargs)
+                    around(function, args, kwargs)
             else:
                 _set_grad_enabled(False)  # torch.no_grad() does more, for which each pass would pay
-                around(self.catalog.root, args, kwargs)
+                around(function, args, kwargs)
         except Exception as error:
             raise RuntimeFailure(
                 f"the forward pass failed: {type(error).__name__}: {error}",
