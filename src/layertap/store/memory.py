@@ -44,12 +44,14 @@ class MemoryRows:
         return np.concatenate([np.empty(0, np.int64), *spans])
 
     def read(self, start: int, stop: int) -> Array | list[Array]:
-        self._blocks = [b if b.flags.writeable else b.copy() for b in self._blocks]
+        shared = not all(block.flags.writeable for block in self._blocks)
         if self._ragged:
+            if shared:
+                self._blocks = [block.copy() for block in self._blocks]
             rows = [block[i, ...] for block in self._blocks for i in range(len(block))]
             return rows[start:stop]
-        if len(self._blocks) > 1:
-            self._blocks = [np.concatenate(self._blocks)]
+        if len(self._blocks) > 1 or shared:
+            self._blocks = [np.concatenate(self._blocks)]  # a copy, of one as of many
         if self._blocks:
             return self._blocks[0][start:stop]
         known = self._tap.row_shape or ()

@@ -130,12 +130,15 @@ def test_captures_of_one_tensor_under_several_names_can_be_written_to() -> None:
     net = nn.Sequential(nn.Linear(6, 6), nn.Identity(), nn.Linear(6, 6))
     with layertap.open(net) as model:
         model.capture(X, taps="0 | 1")
-        for feed in (X, [X, X], [X, X[:2]]):
+        ragged = [np.ones((2, length, 6), np.float32) for length in (3, 3, 5)]
+        for feed in (X, [X, X], [X, X[:2]], ragged):
             run = model.capture(feed, taps="0 | 1")
-            before = run["1"].values.copy()
-            run["0"].values[:] = -1
-            assert (run["0"].values == -1).all()
-            np.testing.assert_array_equal(run["1"].values, before)
+            before = [row.copy() for row in run["1"].values]
+            for row in run["0"].values:
+                row[:] = -1
+            assert all((row == -1).all() for row in run["0"].values)
+            for row, copy in zip(run["1"].values, before, strict=True):
+                np.testing.assert_array_equal(row, copy)
 
 
 class Static(nn.Module):
