@@ -93,8 +93,10 @@ class Worker:
         return answer, values
 
     def start(self) -> _Child:
-        """The running child, started if there is none or it died in the meantime."""
-        if self._child is not None and self._child.process.poll() is not None:
+        """The running child, started if there is none, it died, or its time was up just when it
+        answered."""
+        child = self._child
+        if child is not None and (child.expired or child.process.poll() is not None):
             self.stop()
         if self._child is None:
             self._child = child = _Child(self._module)
@@ -120,6 +122,8 @@ class Worker:
             raise
         finally:
             deadline.cancel()
+            # No thread stays behind, and whether the time was up is settled.
+            deadline.join()
 
     def stop(self) -> None:
         """End the child, if there is one. Idempotent."""
