@@ -42,10 +42,10 @@ from layertap.runtimes.torch.state import same_bits
 from layertap.runtimes.torch.tracing import OUTPUT, Key, OpenCalls, Traced
 
 Record = tuple[Any, int]
-"""A tap's value, and the tensor's version or one of the following."""
+"""A tap's value, and the tensor's version, or COPIED."""
 
-COPIED, ARRAY = -1, -2
-"""In place of a version: a tensor that is a copy, and an array that is one."""
+COPIED = -1
+"""In place of a version: the tensor is a copy."""
 
 
 @dataclass
@@ -165,10 +165,10 @@ class Recorder:
                 elif number not in records:
                     try:
                         records[number] = (
-                            _copied(output) if copy[number] else (output, output._version)
+                            (output.clone(), COPIED) if copy[number] else (output, output._version)
                         )
                     except RuntimeError:  # made in inference mode, where versions are not counted
-                        records[number] = _copied(output)
+                        records[number] = output.clone(), COPIED
                     if len(records) == self.last:
                         raise Stop
                 return output
@@ -206,10 +206,10 @@ class Recorder:
         if number in self.records:
             return  # a further call than when it was traced
         if self.learning is not None:
-            self.records[number] = tensor.detach().clone(), COPIED
+            self.records[number] = tensor.clone(), COPIED
             self.learning[number] = tensor, COPIED if tensor.is_inference() else tensor._version
         elif self.copy[number] or tensor.is_inference():
-            self.records[number] = _copied(tensor)
+            self.records[number] = tensor.clone(), COPIED
         else:
             self.records[number] = tensor, tensor._version
         if len(self.records) == self.last:
@@ -220,20 +220,30 @@ class Recorder:
         self.copy[:] = [True] * len(self.copy)
         self.learning = {}
 
-    def _learn(self, learning: Mapping[int, Record]) -> None:
+    def _learn(self, learning: dict[int, Record]) -> None:
         """Tell from this batch, read with copies, which taps need one."""
-        for number, (copy, _) in self.records.items():
-            if number in learning:
-                tensor, version = learning[number]
-                moved = version != COPIED and tensor._version != version
-                moved = moved or not same_bits(tensor, copy)
-                self.copy[number] = moved or self.overwritten[number] or not _is_whole(tensor)
+        written = {number: self._is_written(number, *kept) for number, kept in learning.items()}
         same: dict[int, list[int]] = {}
-        for number, (tensor, _) in learning.items():
-            if not self.copy[number]:
-                same.setdefault(id(tensor), []).append(number)
-        self.further = {numbers.pop(): numbers for numbers in same.values() if len(numbers) > 1}
+        for number, needed in written.items():
+            self.copy[number] = needed
+            if not needed:
+                same.setdefault(id(learning[number][0]), []).append(number)
+        self.further = {numbers[-1]: numbers[:-1] for numbers in same.values() if numbers[1:]}
+        aliases = {numbers[-1]: learning[numbers[-1]][0].detach() for numbers in same.values()}
         self.learning = None
+        learning.clear()
+        while aliases:
+            number, alias = aliases.popitem()
+            if not _is_own(alias):
+                self.copy[number] = True
+                for other in self.further.pop(number, ()):
+                    self.copy[other] = True
+
+    def _is_written(self, number: int, tensor: torch.Tensor, version: int) -> bool:
+        """Whether something was, or is known to be, written to a value after its moment."""
+        moved = version != COPIED and tensor._version != version
+        moved = moved or self.overwritten[number]
+        return moved or not same_bits(tensor, self.records[number][0])
 
     def take(self) -> dict[int, Array] | None:
         """The values by the taps' numbers, each an array of its own or a read-only one of several.
@@ -248,9 +258,7 @@ class Recorder:
         while records:
             number, (tensor, version) = records.popitem()
             try:
-                if version == ARRAY:
-                    arrays[number] = tensor
-                elif version == COPIED:
+                if version == COPIED:
                     arrays[number] = tensor.numpy()
                 elif tensor._version != version:
                     copy[number] = late = True
@@ -290,15 +298,13 @@ class Recorder:
             raise Untappable(f"{name!r}: {error.message}", hint=error.hint) from error
 
 
-def _copied(tensor: torch.Tensor) -> Record:
-    """A record of a value that is overwritten later, or that somebody has: copied by NumPy, which
-    takes two thirds of the time, where it has the type."""
+def _is_own(tensor: torch.Tensor) -> bool:
+    """Whether nobody has the memory of ``tensor``, or a part of it, but this very object. An array
+    of it would keep whoever else has it from resizing it."""
     try:
-        if tensor.is_contiguous():
-            return tensor.numpy().copy(), ARRAY
-    except (TypeError, RuntimeError):
-        pass
-    return tensor.detach().clone(), COPIED
+        return storage_use_count(storage_address(tensor)) == 1 and _is_whole(tensor)
+    except (NotImplementedError, RuntimeError):
+        return False
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:
