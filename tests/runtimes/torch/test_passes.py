@@ -310,6 +310,46 @@ def test_hooks_of_a_sequence_itself() -> None:
     assert not seen  # its output never came to be
 
 
+class Pair(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x, x * 2
+
+
+def test_what_the_parts_of_a_sequence_return() -> None:
+    """Through in-place parts, one that is called twice, hooks, and tuples; and within parts."""
+    act, inner = nn.ReLU(inplace=True), nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+    net = nn.Sequential(nn.Linear(6, 6), act, inner, nn.Linear(6, 6), act, Pair())
+    net[3].register_forward_hook(lambda module, args, output: output + 1)
+    with torch.no_grad():
+        x = torch.from_numpy(X)
+        expected = {"0": net[0](x), "1": net[0](x).relu(), "2.0": inner[0](net[0](x).relu())}
+        expected["2"] = torch.tanh(expected["2.0"])
+        expected["3"] = net[3](expected["2"])
+        expected["1@1"] = expected["output"] = expected["5"] = expected["3"].relu()
+        expected["output:1"] = expected["5:1"] = expected["5"] * 2
+    choices = [[*expected], ["0", "1", "2"], ["0", "3"], ["2.0"], ["0", "5:1"], ["3", "output"]]
+    for names in choices:
+        with layertap.open(net) as model:
+            read = reader(model, names)
+            for _ in range(4):
+                values = read(X)
+                assert list(values) == [tap.name for tap in model.graph if tap.name in names]
+                for name, value in values.items():
+                    np.testing.assert_array_equal(value, expected[name].numpy(), name)
+
+
+def test_a_sequence_that_grows() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+    with layertap.open(net) as model:
+        read = reader(model, ["0", "output"])
+        for length in (2, 2, 2, 3, 3):
+            while len(net) < length:
+                net.append(nn.Linear(6, 6))
+            with torch.no_grad():
+                expected = net(torch.from_numpy(X)).numpy()
+            np.testing.assert_array_equal(read(X)["output"], expected)
+
+
 def test_hooks_of_the_users_run_and_are_left_alone() -> None:
     net = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
     seen: list[str] = []

@@ -67,8 +67,8 @@ class TapPass:
         self.taps = taps
         self.recorder = Recorder(network.catalog, taps, keys, traced)
         self.static = traced.static
-        stops = self.recorder.last >= 0
-        self.moody = network.catalog.moody(traced.later_than(keys) if stops else ())
+        unheard = traced.later_than(keys) if self.recorder.stops else ()
+        self.moody = network.catalog.moody(unheard)
         self.quiet: dict[object, Loan | None] = {}
         """Forms of feeds that change nothing, and how to go without copies of those."""
         self.loan: Loan | None = None
@@ -136,9 +136,9 @@ class TapPass:
         return arrays
 
     def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, Array] | None:
-        recorder = self.recorder
-        self.network.run(recorder.begin(), args, kwargs, recorder.around)
-        return recorder.take()
+        function, around = self.recorder.begin()
+        self.network.run(function, args, kwargs, around)
+        return self.recorder.take()
 
     def _inputs(self, feed: Feed) -> dict[int, Array]:
         arguments = self.network.arguments

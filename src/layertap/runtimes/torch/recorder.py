@@ -14,11 +14,11 @@ as a block and its last module do, become one array, which cannot be written to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -38,6 +38,7 @@ from layertap.runtimes.torch.intercept import (
     is_plain,
 )
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
+from layertap.runtimes.torch.sequence import Keep, by_parts, parts_until
 from layertap.runtimes.torch.state import same_bits
 from layertap.runtimes.torch.tracing import OUTPUT, Key, OpenCalls, Traced
 
@@ -54,6 +55,22 @@ class Wanted:
 
     arguments: dict[int, dict[str, int]] = field(default_factory=dict)
     outputs: dict[int, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def single(self) -> dict[int, int]:
+        """The numbers by call, where nothing is wanted of any but the one tensor it returns."""
+        if self.arguments or any(list(wanted) != [""] for wanted in self.outputs.values()):
+            return {}
+        return {call: wanted[""] for call, wanted in self.outputs.items()}
+
+
+class Route(NamedTuple):
+    """How to go through the network: what to call, with what around it, and after how many values
+    to stop; -1 to go to the end."""
+
+    function: Callable[..., Any]
+    around: Around
+    last: int
 
 
 class Recorder:
@@ -87,36 +104,66 @@ class Recorder:
         for slot in traced.recording if self.recorded else ():
             if catalog.slots[slot].name:
                 self.wanted.setdefault(slot, Wanted())
-        inside = sum(key.slot >= 0 for key in keys)
         # Where nothing is called after the last tap, stopping costs more than it saves.
-        to_the_end = any(key.slot == OUTPUT for key in keys) or traced.final in keys
-        self.inside = self.last = -1 if to_the_end else inside
-        self.network, self.of_its_own = catalog.root, catalog.root.__dict__
-        count = 0 if to_the_end else _parts_needed(catalog, keys, traced)
-        self.parts = _first_parts(catalog.root, count) if count else None
-        listeners = [self._listener(catalog, slot, slot in traced.once) for slot in self.wanted]
-        self.listening = Interception(listeners, catalog.fused)
+        self.stops = not (any(key.slot == OUTPUT for key in keys) or traced.final in keys)
+        self.last = -1
         self.of_network = {k.suffix: n for n, k in enumerate(keys) if k.slot == OUTPUT}
-        plain = not (self.recorded or self.of_network)
-        self.around: Around = self.listening.around if plain else self._heard
+        self.keep = self._keeper()
+        listeners = [self._listener(catalog, slot, slot in traced.once) for slot in self.wanted]
+        last = sum(key.slot >= 0 for key in keys) if self.stops else -1
+        self.whole = self._route(catalog, catalog.root, listeners, last)
+        self.by_parts: Route | None = None
+        if type(catalog.root) is nn.Sequential and traced.static and not self.recorded:
+            network, numbers = catalog.root, self._returned(catalog, traced)
+            count = parts_until(catalog, keys, traced) if self.stops else 0
+            parts = by_parts(
+                network, count or len(network), numbers, self.copy, self.records, self.keep
+            )
+            rest = [listener for listener in listeners if listener.module not in numbers]
+            self.by_parts = self._route(catalog, parts, rest, -1 if count else last)
+            self.own, self.modules, self.length = network.__dict__, network._modules, len(network)
 
-    def begin(self) -> Callable[..., Any]:
-        """Forget the last pass. Returns what to call in the next one: the network, or those of its
-        parts after which nothing needs to be stopped."""
+    def _returned(self, catalog: Catalog, traced: Traced) -> dict[nn.Module, int]:
+        """The parts of a sequence of which no more is wanted than the tensor that they return,
+        with its number."""
+        parts, slots = set(catalog.root.children()), catalog.slots
+        once = {
+            slots[s].module: wanted.single for s, wanted in self.wanted.items() if s in traced.once
+        }
+        return {
+            module: numbers[0] for module, numbers in once.items() if numbers and module in parts
+        }
+
+    def _route(
+        self,
+        catalog: Catalog,
+        function: Callable[..., Any],
+        listeners: Collection[Listener],
+        last: int,
+    ) -> Route:
+        around = Interception(listeners, catalog.fused).around if listeners else _plainly
+        if self.recorded or self.of_network:
+            around = partial(self._heard, around)
+        return Route(function, around, last)
+
+    def begin(self) -> tuple[Callable[..., Any], Around]:
+        """Forget the last pass. Returns what to call in the next one, and with what around it."""
         if self.records or self.calls:
             self.records.clear()
             self.calls.clear()
-        if self.parts is not None and is_plain(self.of_its_own):
-            self.last = -1
-            return self.parts
-        self.last = self.inside
-        return self.network
+        route = self.by_parts
+        if route is None or len(self.modules) != self.length or not is_plain(self.own):
+            route = self.whole
+        function, around, self.last = route
+        return function, around
 
-    def _heard(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """``around`` where values are recorded, or are those of the network itself."""
+    def _heard(
+        self, around: Around, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """``around``, where values are recorded, too, or are those of the network itself."""
         self.open.reset()
         with recording.listening(self._hear) if self.recorded else nullcontext():
-            output = self.listening.around(function, args, kwargs)
+            output = around(function, args, kwargs)
         self.outputs(output, self.of_network)
         return output
 
@@ -145,32 +192,40 @@ class Recorder:
                 self.open.leave(slot, call)
             self.outputs(output, wanted.outputs.get(call, {}))
 
-        single = all(list(suffixes) == [""] for suffixes in wanted.outputs.values())
+        numbers = {} if self.recorded else wanted.single
         wrap: Wrap | None = None
-        if single and not self.recorded and not wanted.arguments:
-            numbers = {call: suffixes[""] for call, suffixes in wanted.outputs.items()}
+        if numbers:
             wrap = self._once(numbers[0]) if once else self._often(slot, numbers)
         return Listener(catalog.slots[slot].module, enter, leave, wrap)
 
-    def _once(self, number: int) -> Wrap:
-        """For the usual case, one call that returns one tensor: what the general way does, in as
-        few steps as possible."""
+    def _keeper(self) -> Keep:
+        """What takes in the usual output, one tensor: what the general way does, in as few steps
+        as possible."""
         records, copy, plain = self.records, self.copy, torch.Tensor
+
+        def keep(number: int, output: Any) -> None:
+            if type(output) is not plain or self.learning is not None:
+                self.outputs(output, {"": number})
+            elif number not in records:
+                try:
+                    records[number] = (
+                        (output.clone(), COPIED) if copy[number] else (output, output._version)
+                    )
+                except RuntimeError:  # made in inference mode, where versions are not counted
+                    records[number] = output.clone(), COPIED
+                if len(records) == self.last:
+                    raise Stop
+
+        return keep
+
+    def _once(self, number: int) -> Wrap:
+        """For one call that returns one tensor."""
+        keep = self.keep
 
         def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 output = forward(*args, **kwargs)
-                if type(output) is not plain or self.learning is not None:
-                    self.outputs(output, {"": number})
-                elif number not in records:
-                    try:
-                        records[number] = (
-                            (output.clone(), COPIED) if copy[number] else (output, output._version)
-                        )
-                    except RuntimeError:  # made in inference mode, where versions are not counted
-                        records[number] = output.clone(), COPIED
-                    if len(records) == self.last:
-                        raise Stop
+                keep(number, output)
                 return output
 
             return call
@@ -179,17 +234,15 @@ class Recorder:
 
     def _often(self, slot: int, numbers: Mapping[int, int]) -> Wrap:
         """For several calls that return one tensor each; ``numbers`` of the taps by call."""
+        calls, keep = self.calls, self.keep
 
         def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
-                nth = self.calls.get(slot, 0)
-                self.calls[slot] = nth + 1
+                nth = calls.get(slot, 0)
+                calls[slot] = nth + 1
                 output = forward(*args, **kwargs)
                 if nth in numbers:
-                    if type(output) is torch.Tensor:
-                        self._record(numbers[nth], output)
-                    else:
-                        self.outputs(output, {"": numbers[nth]})
+                    keep(numbers[nth], output)
                 return output
 
             return call
@@ -263,12 +316,11 @@ class Recorder:
                 elif tensor._version != version:
                     copy[number] = late = True
                 else:
-                    array = tensor.numpy()
+                    array, address = tensor.numpy(), storage_address(tensor)
                     further = self._same(number, tensor) if number in self.further else None
                     del tensor  # now nobody has its memory but the array, and whoever else kept it
-                    base = array.base
-                    kept = storage_use_count(storage_address(base)) > 1
-                    if kept or not (self.static or _is_whole(base)):
+                    kept = storage_use_count(address) > 1
+                    if kept or not (self.static or _is_whole(array.base)):
                         array = array.copy()
                         copy[number] = True  # from now on when it appears, still in the cache
                     if further:
@@ -315,25 +367,6 @@ def _is_whole(tensor: torch.Tensor) -> bool:
         return False
 
 
-def _parts_needed(catalog: Catalog, keys: Sequence[Key], traced: Traced) -> int:
-    """How many parts of an nn.Sequential it takes to the last of the values at ``keys``, if that is
-    the output of a part; otherwise 0."""
-    network, progress, end = catalog.root, traced.progress, len(traced.entered)
-    if type(network) is not nn.Sequential or not traced.static:
-        return 0
-    last = max((progress.get(key, end) for key in keys), default=end)
-    late = [key for key in keys if key.slot in traced.once and progress.get(key) == last]
-    ends = {catalog.slots[key.slot].module for key in late if not key.is_argument}
-    return next((count for count, part in enumerate(network, 1) if part in ends), 0)
-
-
-def _first_parts(network: nn.Module, count: int) -> Callable[[Any], Any]:
-    """What a call of ``network`` does as far as ``count`` of its parts. It ends by itself there,
-    where the whole network would have to be left with an exception."""
-
-    def forward(value: Any) -> Any:
-        for part in islice(network._modules.values(), count):
-            value = part(value)  # type: ignore[misc]
-        return value
-
-    return forward
+def _plainly(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``around``, where nothing is to be heard."""
+    return function(*args, **kwargs)
