@@ -15,7 +15,7 @@ import copy
 import ctypes
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,6 +225,8 @@ def torchlens(net: nn.Module, x: torch.Tensor) -> Callable[[], object]:
 
 
 PEERS = {"captum": captum, "nnsight": nnsight, "torchlens": torchlens}
+"""They are measured after everything else, each beside a bare pass of its own, since what they do
+to PyTorch stays in the process: the last puts wrappers in the place of PyTorch's functions."""
 
 
 def _bare(net: nn.Module, x: torch.Tensor) -> Callable[[], object]:
@@ -248,21 +250,18 @@ def _own(net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
     }
 
 
-def _peers(net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """Those that are installed and can do the work, each on a copy: some change the module."""
-    found: dict[str, Callable[[], object]] = {"bare": _bare(net, x)}
-    for peer, make in PEERS.items():
-        if importlib.util.find_spec(peer) is None:
-            print(f"{peer} is not installed: left out", file=sys.stderr)
-            continue
-        try:
-            work = make(copy.deepcopy(net), x)
-            work()
-        except Exception as error:  # whatever a peer raises, the others are measured
-            print(f"{peer} fails: left out ({type(error).__name__}: {error})", file=sys.stderr)
-        else:
-            found[peer] = work
-    return found
+def _peer(peer: str, net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """A peer beside the bare pass, if it is installed and can do the work."""
+    if importlib.util.find_spec(peer) is None:
+        print(f"{peer} is not installed: left out", file=sys.stderr)
+        return {}
+    try:
+        work = PEERS[peer](net, x)
+        work()
+    except Exception as error:  # whatever a peer raises, the others are measured
+        print(f"{peer} fails: left out ({type(error).__name__}: {error})", file=sys.stderr)
+        return {}
+    return {"bare": _bare(net, x), peer: work}
 
 
 def _cut(net: nn.Module, parts: int) -> nn.Module:
@@ -287,23 +286,34 @@ def _prefix(work: Work, net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[
     }
 
 
-def _rows(work: Work) -> Iterator[dict[str, Any]]:
+def _prepared(work: Work) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
-    net = work.make().eval()
-    x = torch.randn(work.shape)
+    return work.make().eval(), torch.randn(work.shape)
+
+
+def _timed(
+    work: Work, group: Mapping[str, Callable[[], object]], rounds: int, repeat: int
+) -> Iterator[dict[str, Any]]:
+    """One row for each contender of ``group`` but the first, which the ratios are to."""
     bars = {"layertap, all modules": work.bar, "layertap, four taps": FOUR_BAR}
     bars["layertap, stopped at a quarter"] = PREFIX_BAR
+    seconds = rounds_of(group, rounds, repeat=repeat)
+    for name, found in list(ratios(seconds).items())[1:]:
+        row = {"work": work.name, "contender": name, "bar": bars.get(name)}
+        yield {**row, "ratio": quiet_median(found), "rounds": found}
+
+
+def _own_rows(work: Work) -> Iterator[dict[str, Any]]:
+    net, x = _prepared(work)
+    yield from _timed(work, _own(net, x), work.rounds, work.repeat)
     # A quarter of the network is run four times as often, which takes as long.
-    groups = (
-        (_own(net, x), work.rounds, work.repeat),
-        (_prefix(work, net, x), work.rounds, 4 * work.repeat),
-        (_peers(net, x), PEER_ROUNDS, work.repeat),
-    )
-    for group, count, repeat in groups:
-        seconds = rounds_of(group, count, repeat=repeat)
-        for name, rounds in list(ratios(seconds).items())[1:]:
-            row = {"work": work.name, "contender": name, "bar": bars.get(name)}
-            yield {**row, "ratio": quiet_median(rounds), "rounds": rounds}
+    yield from _timed(work, _prefix(work, net, x), work.rounds, 4 * work.repeat)
+
+
+def _peer_rows(peer: str, work: Work) -> Iterator[dict[str, Any]]:
+    group = _peer(peer, *_prepared(work))
+    if group:
+        yield from _timed(work, group, PEER_ROUNDS, work.repeat)
 
 
 def hold_memory() -> None:
@@ -327,9 +337,12 @@ def rows(works: Sequence[Work] = WORKS) -> list[dict[str, Any]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [row for work in works for row in _rows(work)]
+        found = [row for work in works for row in _own_rows(work)]
+        found += [row for peer in PEERS for work in works for row in _peer_rows(peer, work)]
     finally:
         torch.set_num_threads(threads)
+    order = [work.name for work in works]
+    return sorted(found, key=lambda row: order.index(row["work"]))
 
 
 def main(arguments: Sequence[str]) -> None:
