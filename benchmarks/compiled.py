@@ -1,7 +1,7 @@
 """Reading taps of a TensorFlow function beside its compiled call, which the ratios are to.
 
 The compiled call starts from the same array and ends with its output as NumPy; the captures are
-NumPy arrays too.
+NumPy arrays too. The C library keeps memory that was freed (see :func:`timing.hold_memory`).
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def ratios(
 ) -> list[dict[str, object]]:
     """One row for each contender but the first, which the ratios are to: medians over the quietest
     of the rounds, which are in the rows too."""
+    timing.hold_memory()
     timed = {name: _often(call) for name, call in calls.items()}
     return [
         {"work": work, "contender": name, "bar": bars.get(name)}

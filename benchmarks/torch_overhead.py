@@ -3,16 +3,13 @@
 ``python -m benchmarks.torch_overhead [WORK ...]`` prints a table. One thread (``torch`` would
 otherwise compete with whatever else the machine does), ``torch.no_grad``, medians of the quietest
 of interleaved rounds, the fastest of several passes in each. All contenders get the same tensor.
-The C library keeps memory that was freed (see :func:`hold_memory`). layertap's values are right
-under the in-place operations of the ResNets; so are those of hooks that clone, of captum and of
-torchlens, but nnsight's are not.
+The C library keeps memory that was freed. layertap's values are right under the in-place operations
+of the ResNets; so are those of hooks that clone, of captum and of torchlens, but nnsight's are not.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import ctypes
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from benchmarks.timing import quiet_median, ratios, rounds_of
+from benchmarks.timing import hold_memory, quiet_median, ratios, rounds_of
 from torch import nn
 
 import layertap
@@ -314,19 +311,6 @@ def _peer_rows(peer: str, work: Work) -> Iterator[dict[str, Any]]:
     group = _peer(peer, *_prepared(work))
     if group:
         yield from _timed(work, group, PEER_ROUNDS, work.repeat)
-
-
-def hold_memory() -> None:
-    """Keep freed memory in the process, as it is in a run whose values go to disk.
-
-    glibc otherwise gives it back after some rounds and not after others, and the time of a pass is
-    then that of the page faults: a third of it for ResNet-18 with batch 32, whoever reads.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # the names are those of mallopt(3)
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(trim_threshold, 1 << 30)
-        mallopt(mmap_threshold, 1 << 30)
 
 
 def rows(works: Sequence[Work] = WORKS) -> list[dict[str, Any]]:
