@@ -10,8 +10,10 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,13 +46,19 @@ figure is made of the rounds of that many processes."""
 
 
 def measure(module: str) -> list[dict[str, Any]]:
-    """The rows of one benchmark module; of several processes, with the rounds of all of them."""
+    """The rows of one benchmark module; of several processes, with the rounds of all of them, or,
+    where a row has none, the median."""
     runs = [_measure_once(module) for _ in range(PROCESSES.get(module, 1))]
-    rounds: dict[object, list[Round]] = {}
+    rows: dict[object, list[dict[str, Any]]] = {}
     for row in (row for run in runs for row in run):
-        rounds.setdefault((row["work"], row["contender"]), []).extend(row.get("rounds", ()))
-    pooled = [(row, rounds[row["work"], row["contender"]]) for row in runs[0]]
-    return [{**row, "ratio": quiet_median(found)} if found else row for row, found in pooled]
+        rows.setdefault((row["work"], row["contender"]), []).append(row)
+    return list(map(_pooled, rows.values()))
+
+
+def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    rounds: list[Round] = [found for row in rows for found in row.get("rounds", ())]
+    median = statistics.median(row["ratio"] for row in rows)
+    return {**rows[0], "ratio": quiet_median(rounds) if rounds else median}
 
 
 def _measure_once(module: str) -> list[dict[str, Any]]:

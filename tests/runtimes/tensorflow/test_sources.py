@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import shutil
@@ -413,3 +414,25 @@ def test_bytes_that_flipped(frozen: Any, file: Callable[..., Path]) -> None:
             assert "\n" not in str(error)
             refused += 1
     assert refused > 100
+
+
+def test_nothing_is_collected_while_a_graph_is_read() -> None:
+    """The collector would look through all of TensorFlow several times."""
+    graph = tf.Graph()
+    with graph.as_default():
+        x = v1.placeholder(tf.float32, (None, 4), name="x")
+        for _ in range(300):
+            x = tf.nn.relu(x)
+    phases: list[str] = []
+
+    def watch(phase: str, info: dict[str, int]) -> None:
+        phases.append(phase)
+
+    gc.callbacks.append(watch)
+    try:
+        with layertap.open(graph) as model:
+            assert len(model.graph) > 300
+    finally:
+        gc.callbacks.remove(watch)
+    assert gc.isenabled()
+    assert len(phases) <= 2  # what was put off, once

@@ -10,6 +10,7 @@ if "tensorflow" not in sys.modules:
     # Start-up notices are kept off stderr unless the user asked for a log level.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
+from layertap.core.collector import collector_paused
 from layertap.runtimes.tensorflow.graphs import Interface
 from layertap.runtimes.tensorflow.session import TensorFlowSession
 from layertap.runtimes.tensorflow.sources import load
@@ -37,8 +38,11 @@ def open(
     Raises UnknownSource, CorruptModel or SourceError.
     """
     given = Interface(_by_name(inputs), _by_name(outputs))
-    opened = load(source, signature=signature, session=session, checkpoint=checkpoint, given=given)
-    return TensorFlowSession(opened)
+    with collector_paused():
+        opened = load(
+            source, signature=signature, session=session, checkpoint=checkpoint, given=given
+        )
+        return TensorFlowSession(opened)
 
 
 def _by_name(tensors: Sequence[str] | None) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from layertap.core.collector import collector_paused
 from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.graph import Graph, Kind, Per, TapPoint
 from layertap.errors import CorruptModel
@@ -60,6 +61,7 @@ class _Inside:
     untappable: str
 
 
+@collector_paused()
 def catalog(opened: Opened, batching: Batching) -> Catalog:
     """List the graph. Raises CorruptModel when TensorFlow refuses it."""
     return _Lister(opened, batching).catalog()
