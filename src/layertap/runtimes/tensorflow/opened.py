@@ -23,6 +23,13 @@ class Input:
     shape: Shape | None
     optional: bool = False
 
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of ``shape`` can be fed."""
+        if self.shape is None:
+            return True
+        known = zip(self.shape, shape, strict=False)
+        return len(self.shape) == len(shape) and all(own in (None, size) for own, size in known)
+
 
 @dataclass(frozen=True)
 class Opened:

@@ -166,7 +166,7 @@ class TensorFlowSession:
             if one.name not in feed:
                 continue
             array = as_array(one.name, feed[one.name])
-            if not tf.TensorShape(one.shape).is_compatible_with(array.shape):
+            if not one.takes(array.shape):
                 raise FeedError(
                     f"the input {one.name!r} has shape {format_shape(array.shape)}, "
                     f"expected {format_shape(one.shape)}",
@@ -220,4 +220,4 @@ class TensorFlowSession:
 def _takes(opened: Opened, arrays: Mapping[str, Array]) -> bool:
     """Whether a trace, which may hold for one batch size only, is for such arrays."""
     fed = (one for one in opened.inputs if one.name in arrays)
-    return all(tf.TensorShape(one.shape).is_compatible_with(arrays[one.name].shape) for one in fed)
+    return all(one.takes(arrays[one.name].shape) for one in fed)
