@@ -267,7 +267,17 @@ def shared_parts() -> nn.Sequential:
 
 @pytest.mark.parametrize(
     ("tap", "parts"),
-    [("0", 1), ("1", 2), ("2.0", 3), ("2.1", 3), ("2", 3), ("1@1", 4), ("2.1@1", 5), ("4.1", 5)],
+    [
+        ("0", 1),
+        ("1", 2),
+        ("2.0", 3),
+        ("2.1", 3),
+        ("2", 3),
+        ("1@1", 4),
+        ("2.1@1", 5),
+        ("4.1", 5),
+        ("4", 5),
+    ],
 )
 def test_a_sequence_runs_as_far_as_the_last_tap(tap: str, parts: int) -> None:
     net, ran = shared_parts(), []

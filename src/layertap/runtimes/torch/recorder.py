@@ -115,7 +115,7 @@ class Recorder:
         self.by_parts: Route | None = None
         if type(catalog.root) is nn.Sequential and traced.static and not self.recorded:
             network, numbers = catalog.root, self._returned(catalog, traced)
-            count = parts_until(catalog, keys, traced) if self.stops else 0
+            count = parts_until(network, catalog, keys, traced) if self.stops else 0
             parts = by_parts(
                 network, count or len(network), numbers, self.copy, self.records, self.keep
             )

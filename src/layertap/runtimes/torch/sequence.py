@@ -45,11 +45,13 @@ def by_parts(
     return forward
 
 
-def parts_until(catalog: Catalog, keys: Sequence[Key], traced: Traced) -> int:
-    """How many parts of an nn.Sequential it takes to the last of the values at ``keys``, if that is
-    the output of a part; otherwise 0."""
+def parts_until(
+    network: nn.Sequential, catalog: Catalog, keys: Sequence[Key], traced: Traced
+) -> int:
+    """How many parts of ``network``, the root, it takes to the last of the values at ``keys``, if
+    that is the output of a part; otherwise 0."""
     progress, end = traced.progress, len(traced.entered)
     last = max((progress.get(key, end) for key in keys), default=end)
     late = [key for key in keys if key.slot in traced.once and progress.get(key) == last]
     ends = {catalog.slots[key.slot].module for key in late if not key.is_argument}
-    return next((count for count, part in enumerate(catalog.root.children(), 1) if part in ends), 0)
+    return next((count for count, part in enumerate(network, 1) if part in ends), 0)
