@@ -86,10 +86,10 @@ def _seconds(contender: Callable[[], object]) -> float:
 
 
 def hold_memory() -> None:
-    """Keep freed memory in the process, as it is in a run whose values go to disk.
+    """Keep freed memory in the process.
 
-    glibc otherwise gives it back after some rounds and not after others, and the time of a pass is
-    then that of the page faults: a third of it for ResNet-18 with batch 32, whoever reads.
+    glibc otherwise gives it back after some rounds and not after others, and page faults then
+    become a part of the time of a pass, whoever reads.
     """
     trim_threshold, mmap_threshold = -1, -3  # the names are those of mallopt(3)
     with contextlib.suppress(AttributeError, OSError):  # another C library

@@ -421,18 +421,20 @@ def test_nothing_is_collected_while_a_graph_is_read() -> None:
     graph = tf.Graph()
     with graph.as_default():
         x = v1.placeholder(tf.float32, (None, 4), name="x")
-        for _ in range(300):
+        for _ in range(1000):
             x = tf.nn.relu(x)
-    phases: list[str] = []
+    open_graph = find_runtime(graph).load().open  # imported, which is not what is watched
+    begun: list[int] = []
 
     def watch(phase: str, info: dict[str, int]) -> None:
-        phases.append(phase)
+        if phase == "start":
+            begun.append(info["generation"])
 
+    gc.collect()
     gc.callbacks.append(watch)
     try:
-        with layertap.open(graph) as model:
-            assert len(model.graph) > 300
+        assert len(open_graph(graph).graph) > 1000
     finally:
         gc.callbacks.remove(watch)
     assert gc.isenabled()
-    assert len(phases) <= 2  # what was put off, once
+    assert len(begun) <= 3  # one was put off; one may begin on either side

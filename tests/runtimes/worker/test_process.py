@@ -145,7 +145,7 @@ def test_a_deadline_that_passes_with_the_answer_does_not_fail_the_next_request(
     worker: Worker,
 ) -> None:
     load(worker)
-    worker.start().expire()
+    worker.start().expired = True
     load(worker)
     run(worker)
     assert worker.generation == 2
