@@ -114,14 +114,27 @@ class Recorder:
         self.whole = self._route(catalog, catalog.root, listeners, last)
         self.by_parts: Route | None = None
         if type(catalog.root) is nn.Sequential and traced.static and not self.recorded:
-            network, numbers = catalog.root, self._returned(catalog, traced)
-            count = parts_until(network, catalog, keys, traced) if self.stops else 0
-            parts = by_parts(
-                network, count or len(network), numbers, self.copy, self.records, self.keep
-            )
-            rest = [listener for listener in listeners if listener.module not in numbers]
-            self.by_parts = self._route(catalog, parts, rest, -1 if count else last)
-            self.own, self.modules, self.length = network.__dict__, network._modules, len(network)
+            self.by_parts = self._by_parts(catalog.root, catalog, keys, traced, listeners)
+            self.modules, self.length = catalog.root._modules, len(catalog.root)
+            self.own = catalog.root.__dict__
+
+    def _by_parts(
+        self,
+        network: nn.Sequential,
+        catalog: Catalog,
+        keys: Sequence[Key],
+        traced: Traced,
+        listeners: Sequence[Listener],
+    ) -> Route:
+        """The route through ``network``, the root, where only what lies inside of its parts is
+        listened to."""
+        numbers = self._returned(catalog, traced)
+        rest = [listener for listener in listeners if listener.module not in numbers]
+        count = parts_until(network, catalog, keys, traced) if self.stops else 0
+        parts = by_parts(
+            network, count or len(network), numbers, self.copy, self.records, self.keep
+        )
+        return self._route(catalog, parts, rest, -1 if count else self.whole.last)
 
     def _returned(self, catalog: Catalog, traced: Traced) -> dict[nn.Module, int]:
         """The parts of a sequence of which no more is wanted than the tensor that they return,
