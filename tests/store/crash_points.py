@@ -46,8 +46,8 @@ def rows_of(name: str, number: int) -> np.ndarray[Any, Any] | None:
     return rows
 
 
-def write(path: Path, compression: str | None, batches: int = BATCHES) -> None:
-    """Write the run, or what is missing of it, to its end."""
+def write(path: Path, compression: str | None, batches: int = BATCHES, close: bool = True) -> None:
+    """Write the run, or what is missing of it, to its end; ``close=False`` leaves it open there."""
     store = ZarrStore(path, TAPS, {}, compression=compression, resume=True)
     committed, feed = store.samples // 3, np.arange(3 * batches, dtype=np.float32)
     if committed:
@@ -59,7 +59,8 @@ def write(path: Path, compression: str | None, batches: int = BATCHES) -> None:
                 store.write(one, rows)
         store.commit(3, {"x": feed[3 * number : 3 * number + 3]})
         store._publish()
-    store.close(True)
+    if close:
+        store.close(True)
 
 
 def check(path: Path) -> int:

@@ -30,47 +30,47 @@ def test_killed_at_any_system_call(tmp_path: Path, step: int, compression: list[
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
-    """kill -9 from outside, again and again, until the run is complete."""
+    """kill -9 from outside, again and again; then the run is written to its end."""
     path = tmp_path / "run.zarr"
-    code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import crash_points, pathlib; "
-        f"crash_points.write(pathlib.Path({str(path)!r}), None, 60)"
-    )
     random.seed(0)
-    ended, samples = [], 0
-    for attempt in range(4):
-        child = subprocess.Popen([sys.executable, "-c", code])
+    batches = 0
+    for _ in range(3):
+        # However late the kill comes, it finds the writer: after its batches it waits, run open.
+        writes = f"write(path, None, {batches + 60}, close=False); signal.pause()"
+        child = subprocess.Popen(_command(path, writes))
         try:
-            _wait_for_more(path, samples, child)
+            _wait_for_more(path, batches, child)
             time.sleep(random.random() / 10)
-            if attempt < 3:
-                child.kill()
-            child.wait(60)
         finally:
             child.kill()
-        ended.append(child.returncode)
-        samples = 3 * _check(path)
-    assert ended == [-signal.SIGKILL] * 3 + [0]
-    assert samples == 180
+        assert child.wait(60) == -signal.SIGKILL
+        batches = _check(path)
+    subprocess.run(_command(path, f"write(path, None, {batches + 6})"), check=True)
+    assert _check(path) == batches + 6
 
 
-def _wait_for_more(path: Path, samples: int, child: subprocess.Popen[bytes]) -> None:
-    """Wait until the journal has a commit beyond ``samples``."""
+def _command(path: Path, statement: str) -> list[str]:
+    """Run a statement on the run at ``path``, a minute at most."""
+    code = (
+        f"import pathlib, signal, sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); "
+        f"from crash_points import *; path = pathlib.Path({str(path)!r}); "
+        f"signal.alarm(60); {statement}"
+    )
+    return [sys.executable, "-c", code]
+
+
+def _wait_for_more(path: Path, batches: int, child: subprocess.Popen[bytes]) -> None:
+    """Wait until the journal has a commit beyond ``batches``."""
     journal = path / "sample" / "journal.jsonl"
     for _ in range(3000):
         lines = journal.read_text().count("\n") if journal.exists() else 0
-        if 3 * lines > samples or child.poll() is not None:
+        if lines > batches or child.poll() is not None:
             return
         time.sleep(0.005)
     raise AssertionError("the writer commits nothing")
 
 
 def _check(path: Path) -> int:
-    code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import crash_points, pathlib; "
-        f"print(crash_points.check(pathlib.Path({str(path)!r})))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
-    return int(done.stdout)
+    """The number of batches that the run holds, every one of them looked at."""
+    command = _command(path, "print(check(path))")
+    return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
