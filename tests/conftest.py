@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 import testboard
+from hypothesis import HealthCheck, settings
 from tflm_tree import VARIABLE, Tree, find_tree
+
+# How long an example takes tells of the machine and its neighbours, not of the code.
+settings.register_profile(
+    "any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Mapping
@@ -180,7 +179,7 @@ def test_a_board_that_listens_is_told_what_to_send(board: testboard.Board) -> No
     port = "exec:" + shlex.join(board.command(MODEL, orders))
     options = {"slices": {"row": "2:5"}, "reduce": {"cast/int8": "summary"}}
     taps = "row | cast/int8 | scalar"
-    run = layertap.listen(port, MODEL, taps, samples=3, every=3, timeout=5, **options)
+    run = layertap.listen(port, MODEL, taps, samples=3, every=3, timeout=30, **options)
     assert sorted(run) == ["cast/int8", "row", "scalar"]
     steps = run["scalar"].raw
     first = next(n for n in range(0, 60, 3) if fed(n)["steps"][0] == steps[0])
@@ -297,7 +296,7 @@ def test_a_fifo(recorded: Recorder, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     writer = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=[stream])
     writer.start()
-    run = layertap.listen(tmp_path / "fifo", MODEL, "scalar", samples=5, timeout=10)
+    run = layertap.listen(tmp_path / "fifo", MODEL, "scalar", samples=5, timeout=30)
     writer.join(10)
     check(run, [0, 1, 2, 3, 4])
 
@@ -359,13 +358,12 @@ def test_a_board_in_a_reboot_loop(board: testboard.Board) -> None:
         layertap.listen(port, MODEL, samples=1)
 
 
-@pytest.mark.parametrize("timeout", [0.5, None])
+@pytest.mark.parametrize("timeout", [30, None])
 def test_noise_without_end_is_no_board(
     timeout: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("layertap.runtimes.device.listening._FIRST_LOOK", 0.4)
-    code = "import os, sys, time\nwhile True:\n os.write(1, os.urandom(99))\n time.sleep(0.01)"
-    port = "exec:" + shlex.join([sys.executable, "-c", code])
+    port = "exec:cat /dev/urandom"
     with pytest.raises(WireError, match="baud rate"):
         layertap.listen(port, MODEL, samples=1, timeout=timeout)
 
@@ -388,5 +386,5 @@ def test_a_board_that_waits_for_inputs_is_told_of(
 def test_a_silent_board_is_given_up_where_that_is_asked_for(board: testboard.Board) -> None:
     orders = alone(faults=[Fault("hang", 60)], runs=0, pause=50)
     port = "exec:" + shlex.join(board.command(MODEL, orders))
-    with pytest.raises(RuntimeFailure, match=r"not answered for 0\.5 s"):
-        layertap.listen(port, MODEL, "row", samples=99, timeout=0.5)
+    with pytest.raises(RuntimeFailure, match="not answered for 2 s"):
+        layertap.listen(port, MODEL, "row", samples=99, timeout=2)

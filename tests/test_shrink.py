@@ -317,7 +317,6 @@ def test_results_in_place_within_a_loop(micro: Micro) -> None:
 @pytest.mark.slow
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(known=known_models())

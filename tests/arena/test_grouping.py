@@ -22,7 +22,6 @@ def partitions(things: Sequence[int]) -> list[list[list[int]]]:
 
 
 @given(weights.filter(lambda sizes: len(sizes) > 1), st.integers(10, 20), st.data())
-@settings(deadline=None)
 def test_few_things_are_split_into_fewest(sizes: list[int], room: int, data: st.DataObject) -> None:
     """Whatever fits: some groups are refused beyond what their sizes say."""
     things = list(range(len(sizes)))
@@ -41,7 +40,7 @@ def test_few_things_are_split_into_fewest(sizes: list[int], room: int, data: st.
 
 
 @given(st.lists(st.integers(1, 100), min_size=11, max_size=60), st.integers(100, 300))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_many_things(sizes: list[int], room: int) -> None:
     things = list(range(len(sizes)))
     limit = Limit(dict(enumerate(sizes)), room)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from layertap.arena.buffers import Buffer, collisions, extent, lower_bound
@@ -51,7 +51,6 @@ def brute_clashes(problem: Problem, offsets: list[int]) -> list[tuple[int, int]]
 
 
 @given(some_buffers())
-@settings(deadline=None)
 def test_never_above_the_greedy_planner_nor_below_the_bound(buffers: list[Buffer]) -> None:
     packed = pack(Problem(buffers), tries=20)
     assert collisions(buffers, packed.offsets) == []
@@ -61,7 +60,6 @@ def test_never_above_the_greedy_planner_nor_below_the_bound(buffers: list[Buffer
 
 
 @given(chained())
-@settings(deadline=None)
 def test_only_declared_pairs_share_bytes_while_both_are_alive(problem: Problem) -> None:
     packed = pack(problem, tries=20)
     offsets = list(packed.offsets)

@@ -47,7 +47,7 @@ parents = st.lists(st.integers(0, 20), min_size=14, max_size=14)
 
 @pytest.mark.slow
 @given(sizes, parents, st.sets(st.integers(1, 13)))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_costs_are_those_of_the_map_with_taps(
     sizes: list[int], parents: list[int], taps: set[int]
 ) -> None:
@@ -88,7 +88,7 @@ def test_prices_have_a_row_per_tensor_that_is_computed() -> None:
 
 @pytest.mark.slow
 @given(sizes, parents, st.integers(0, 2000), st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_passes_fit_and_hold_every_tap_once(
     sizes: list[int], parents: list[int], more: int, chip: bool
 ) -> None:
@@ -108,7 +108,7 @@ def test_passes_fit_and_hold_every_tap_once(
 
 
 @given(sizes, parents, st.integers(0, 2000))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_limits_refuse_nothing_that_fits(sizes: list[int], parents: list[int], more: int) -> None:
     model = branching(sizes, parents)
     costs = TapCosts(model, HOST)

@@ -209,7 +209,7 @@ def test_nothing_is_lost_on_the_way(shared: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(known_models(), st.data())
 @pytest.mark.parametrize("runtime", ["litert", "tflm"])
 def test_the_cut_model_computes_the_same(

@@ -183,12 +183,12 @@ def check(data: bytes) -> None:
         read_everything(data)
     except CorruptModel as error:
         assert error.hint
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=12))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_flipped_bytes(flips: list[tuple[int, int]]) -> None:
     data = bytearray(small())
     for at, value in flips:
@@ -197,7 +197,7 @@ def test_flipped_bytes(flips: list[tuple[int, int]]) -> None:
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0x80000000, 16]))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_wild_words(at: int, word: int) -> None:
     data = bytearray(small())
     at = 8 + at % (len(data) - 12) // 4 * 4

@@ -132,7 +132,9 @@ class StoreSuite:
 
     # Every store that inherits the suite runs it with an executor of its own, as it should.
     @settings(
-        deadline=None, max_examples=25, suppress_health_check=[HealthCheck.differing_executors]
+        deadline=None,
+        max_examples=25,
+        suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
     )
     @given(
         cuts=st.lists(st.integers(1, 9), min_size=1, max_size=6),

@@ -27,7 +27,7 @@ def on_board(board: testboard.Board) -> Iterator[Opener]:
             **options: Any,
         ) -> layertap.Model:
             port = "exec:" + shlex.join(board.command(data, orders))
-            options = {"port": port, "timeout": 5, **options}
+            options = {"port": port, "timeout": 30, **options}
             return opened.enter_context(layertap.open(data, "device", **options))
 
         yield open_model

@@ -298,7 +298,6 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
 @pytest.mark.slow
 @settings(
     max_examples=6 if BACKEND == "tensorflow" else 2,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 @given(layers(), st.integers(2, 4), st.integers(4, 6))

@@ -279,7 +279,6 @@ def build(steps: list[Step], h: Any, name: str) -> Any:
 def test_random_nests_of_loops_and_branches(generation: str) -> None:
     @settings(
         max_examples=12,
-        deadline=None,
         phases=[Phase.generate],  # each example compiles a graph: too slow to shrink
         suppress_health_check=list(HealthCheck),
     )

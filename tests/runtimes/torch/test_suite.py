@@ -171,7 +171,7 @@ with layertap.open(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())) 
     def test_random_models_over_several_batches(self) -> None:
         """The first batch is read with copies, the later ones without: both must be right."""
 
-        @settings(max_examples=self.examples, deadline=None)
+        @settings(max_examples=self.examples)
         @given(self.random_cases(), st.integers(2, 6))
         def check(case: Case, rows: int) -> None:
             before = case.fingerprint()

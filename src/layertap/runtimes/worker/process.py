@@ -21,6 +21,10 @@ from layertap.runtimes.worker.wire import Header, receive, send
 _GRACE = 2.0
 """Seconds after the session's deadline at which a worker whose session is gone ends itself."""
 
+_START = 60.0
+"""Seconds that a worker has to start, if not more are allowed for a request: it imports a
+framework, from a cold disk perhaps, before it can tell how long a model takes."""
+
 _KEPT = 1 << 20
 """Native messages beyond this many bytes are dropped between two requests."""
 
@@ -67,6 +71,7 @@ def _one_line(native: str) -> str:
 class Worker:
     """A child process that runs ``module``; started when first needed, and again after a crash.
 
+    ``timeout``: seconds that a request may take; starting is not part of it.
     ``generation`` counts the starts, so that callers see that what they loaded is gone.
     """
 
@@ -83,7 +88,7 @@ class Worker:
         """Send one request and wait for its answer. Raises WorkerFailure."""
         child = self.start()
         child.forget_messages()
-        with self._patience(child):
+        with self._patience(child, self._timeout, "the model did not finish"):
             with contextlib.suppress(BrokenPipeError):
                 send(child.requests, {**header, "timeout": self._timeout + _GRACE}, arrays)
             answer, values = receive(child.answers)
@@ -102,20 +107,20 @@ class Worker:
             self._child = child = _Child(self._module)
             self._finalizer = weakref.finalize(self, child.stop)
             self.generation += 1
-            with self._patience(child):
+            with self._patience(child, max(self._timeout, _START), "the worker did not start"):
                 receive(child.answers)
         return self._child
 
     @contextlib.contextmanager
-    def _patience(self, child: _Child) -> Iterator[None]:
-        """Wait for the child for the time allowed; whatever goes wrong, it does not stay behind."""
-        deadline = threading.Timer(self._timeout, child.expire)
+    def _patience(self, child: _Child, seconds: float, late: str) -> Iterator[None]:
+        """Wait for the child for so long; whatever goes wrong, it does not stay behind."""
+        deadline = threading.Timer(seconds, child.expire)
         deadline.daemon = True
         deadline.start()
         try:
             yield
         except EOFError:
-            raise self._lost(child) from None
+            raise self._lost(child, f"{late} within {seconds:g} s") from None
         except BaseException:
             # Interrupted midway, the conversation cannot be taken up again.
             self.stop()
@@ -135,14 +140,14 @@ class Worker:
     def pid(self) -> int | None:
         return None if self._child is None else self._child.process.pid
 
-    def _lost(self, child: _Child) -> WorkerFailure:
+    def _lost(self, child: _Child, late: str) -> WorkerFailure:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(timeout=_GRACE)
         code, native = child.process.poll(), child.messages()
         self.stop()
         if child.expired:
             return WorkerFailure(
-                f"the model did not finish within {self._timeout:g} s",
+                late,
                 native=native,
                 crashed=True,
                 expired=True,
