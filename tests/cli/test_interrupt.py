@@ -6,10 +6,7 @@ import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,22 +29,11 @@ def batches():
 """Gets stuck once, when half of the batches are done."""
 
 
-def _start(folder: Path, *args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "layertap.cli", *args],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 @pytest.mark.parametrize("runtime", ["tflm", "litert"])
-def test_interrupt_and_resume(tmp_path, int8_model, runtime):
+def test_interrupt_and_resume(tmp_path, int8_model, start, runtime):
     (tmp_path / "slow_inputs.py").write_text(INPUTS)
     capture = ("capture", str(int8_model), "-t", "pool", "--runtime", runtime)
-    process = _start(tmp_path, *capture, "-i", "slow_inputs:batches", "-o", "run.zarr")
+    process = start(*capture, "-i", "slow_inputs:batches", "-o", "run.zarr")
     deadline = time.monotonic() + 60
     while not (tmp_path / "stuck").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -62,7 +48,7 @@ def test_interrupt_and_resume(tmp_path, int8_model, runtime):
     assert "interrupted: 20 samples are in run.zarr" in err
     command = shlex.split(err.split("go on with: layertap ")[1])
     assert command[-1] == "--resume"
-    resumed = _start(tmp_path, *command)
+    resumed = start(*command)
     _, err = resumed.communicate(timeout=60)
     assert resumed.returncode == 0, err
     whole = layertap.load(tmp_path / "run.zarr")
@@ -73,12 +59,12 @@ def test_interrupt_and_resume(tmp_path, int8_model, runtime):
     np.testing.assert_array_equal(whole["pool"].raw, wanted["pool"].raw)
 
 
-def test_an_early_interrupt_leaves_nothing_to_resume(tmp_path, int8_model):
+def test_an_early_interrupt_leaves_nothing_to_resume(tmp_path, int8_model, start):
     (tmp_path / "hanging.py").write_text(
         "import time\nfrom pathlib import Path\nPath('stuck').touch()\ntime.sleep(60)\n"
     )
     args = ("capture", str(int8_model), "-i", "hanging:batches", "-o", "run.zarr", "--json")
-    process = _start(tmp_path, *args)
+    process = start(*args)
     deadline = time.monotonic() + 60
     while not (tmp_path / "stuck").exists() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -145,15 +145,11 @@ def endless(board: testboard.Board) -> str:
     return "exec:" + shlex.join(command)
 
 
-def test_ctrl_c_leaves_a_run_that_is_appended_to(board: testboard.Board, model: Path) -> None:
+def test_ctrl_c_leaves_a_run_that_is_appended_to(
+    board: testboard.Board, model: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
     arguments = ["listen", endless(board), "-m", str(model), "-t", "row", "-o", "run.zarr"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "layertap.cli", *arguments],
-        cwd=model.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(*arguments)
     journal = model.parent / "run.zarr" / "sample" / "journal.jsonl"
     deadline = time.monotonic() + 60
     while not (journal.exists() and journal.read_bytes().count(b"\n") > 3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -291,6 +292,34 @@ def test_stateful_rnn_starts_each_batch_from_the_model_s_state() -> None:
         np.testing.assert_array_equal(run["rnn"].raw[:2], run["rnn"].raw[2:])
     expected = numpy(net(x))
     np.testing.assert_allclose(run["rnn"].raw[:2], expected, 2e-5, 2e-6)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_sequential_takes_batches_unlike_its_first(tmp_path: Path, saved: bool) -> None:
+    net = keras.Sequential([L.Dense(4, activation="relu", name="d"), L.Dense(2, name="e")])
+    net(random(7, 3))
+    assert net.inputs[0].shape == (7, 3)
+    net.save(tmp_path / "net.keras")
+    x = random(5, 3)
+    with layertap.open(tmp_path / "net.keras" if saved else net) as model:
+        assert model.session.capabilities.batch is None
+        assert [model.graph[name].shape for name in ("d", "e")] == [(None, 4), (None, 2)]
+        hidden = net.layers[0](x)
+        check(model.capture(x, "d | e"), {"d": hidden, "e": net.layers[1](hidden)})
+
+
+def test_a_batch_size_that_the_model_needs_is_kept() -> None:
+    inputs = keras.Input(batch_shape=(4, 6), name="x")
+    pairs = keras.ops.reshape(L.Dense(6, name="d")(inputs), (4, 3, 2))
+    net = keras.Model(inputs, L.Flatten(name="flat")(pairs))
+    x = random(8, 6)
+    with layertap.open(net) as model:
+        assert model.session.capabilities.batch == 4
+        assert model.graph["flat"].shape == (4, 6)
+        run = model.capture(x, "d | flat")
+        check(run, {name: net.get_layer("d")(x) for name in ("d", "flat")})
+        with pytest.raises(FeedError, match="exactly 4 at a time"):
+            model.capture(x[:3])
 
 
 class Broken(L.Layer):

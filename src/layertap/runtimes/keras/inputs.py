@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -51,6 +51,20 @@ class Inputs:
         if set(given) <= set(self.parameters):
             return model(**given, training=False)
         return model(given, training=False)
+
+    @property
+    def batch(self) -> int | None:
+        """The number of samples that the model was built for, if for one."""
+        sizes = {spec.shape[0] for spec in self.specs if spec.shape}
+        return next((size for size in sizes if size is not None), None)
+
+    def of_any_batch(self) -> Inputs:
+        """The same for any number of samples."""
+        specs = (
+            replace(spec, shape=(None, *spec.shape[1:])) if spec.shape else spec
+            for spec in self.specs
+        )
+        return replace(self, specs=tuple(specs))
 
     def complete(self, names: Sequence[str]) -> bool:
         """Whether every required input is among ``names``."""

@@ -99,7 +99,7 @@ class KerasSession:
         self._graphs: dict[Any, Graph] = {}
         self._compiled: dict[Any, Compiled] = {}
         self._traced = False
-        complete = self._declared()
+        complete = self._declared_for_any_batch() or self._declared()
         self._traced = complete is None
         self._graph = complete or self._assemble({}, [], complete=False)
 
@@ -113,9 +113,8 @@ class KerasSession:
 
     @property
     def capabilities(self) -> Capabilities:
-        sizes = {spec.shape[0] for spec in self.inputs if spec.shape}
         return Capabilities(
-            batch=next((size for size in sizes if size is not None), None),
+            batch=self._inputs.batch,
             traced=self._traced,
             bit_exact=self._engine.bit_exact or self._eager,
             reason="" if self._eager else self._engine.reason,
@@ -273,6 +272,24 @@ class KerasSession:
             tuple(declared.get(name) for name in names),
             self._fused,
         )
+
+    def _declared_for_any_batch(self) -> Graph | None:
+        """The graph of a model that was built for one batch size, which nothing in it needs; None
+        of all others.
+
+        A Sequential without an Input gets the size of the first batch that it sees, and that is
+        saved with it; Keras looks at no model's batch size.
+        """
+        built = self._inputs
+        stateful = (getattr(layer, "stateful", False) for layer in self._model._flatten_layers())
+        if built.batch is None or any(stateful):
+            return None
+        self._inputs = built.of_any_batch()
+        graph = self._declared()
+        if graph is None or any(tap.per != "sample" for tap in graph.outputs):
+            self._inputs = built
+            return None
+        return graph
 
     def _declared(self) -> Graph | None:
         """The graph of a model that declares its inputs; None when it takes an example."""
