@@ -156,6 +156,15 @@ def test_an_input_that_only_training_overwrites() -> None:
         assert is_lent(read, batch()) == lent
 
 
+@pytest.mark.parametrize("mask", [None, "text", (torch.ones(1),), {"a": torch.ones(1)}])
+def test_beside_what_is_no_tensor_tensors_are_copied(mask: Any) -> None:
+    feed = {"ids": batch(), "mask": mask, "bias": batch(), "scale": torch.ones(1)}
+    read = reader(Named(), feed)
+    for _ in range(3):
+        np.testing.assert_array_equal(read(feed)["output"], feed["ids"] + feed["bias"])
+        assert places()[0] != feed["ids"].data_ptr()
+
+
 def test_memory_of_other_alignment_is_copied() -> None:
     net = Looks()
     read = reader(net, {"x": batch()})

@@ -36,7 +36,8 @@ class Loan:
         names = list(named)
         self.positional, self.keywords = len(call.args), names[len(call.args) :]
         self.copies = [(feed[name], named[name]) for name in names]
-        self.look = _look_on_cpu if all(copy.is_cpu for _, copy in self.copies) else _look
+        on_cpu = all(getattr(copied, "is_cpu", False) for _, copied in self.copies)
+        self.look = _look_on_cpu if on_cpu else _look
         self.parts = [
             (name, self.look(copied))
             for name, (value, copied) in zip(names, self.copies, strict=True)
