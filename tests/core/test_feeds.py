@@ -72,10 +72,47 @@ def test_a_table_is_an_array_of_its_rows() -> None:
 
 def test_several_inputs() -> None:
     a, b = np.ones((4, 2), np.float32), np.ones(4, np.int8)
-    for x in ((a, b), {"a": a, "b": b}, {"b": b, "a": a}):
+    for x in ((a, b), [a, b], {"a": a, "b": b}, {"b": b, "a": a}):
         ((feed, samples),) = feeds(x, TWO)
         assert samples == 4
         assert feed["b"] is b
+
+
+def test_what_loaders_yield_beside_several_inputs() -> None:
+    a, b, labels = np.ones((4, 2), np.float32), np.ones(4, np.int8), np.zeros(4)
+    for inputs in ((a, b), [a, b], {"a": a, "b": b}):
+        for batch in ((inputs, labels), (inputs, labels, labels), [inputs, labels]):
+            ((feed, samples),) = feeds([batch], TWO)
+            assert samples == 4
+            assert feed["a"] is a
+            assert list(feed) == ["a", "b"]
+    with pytest.raises(FeedError, match="'a' is a dict"):
+        feeds([({"a": a, "more": b}, labels)], TWO)
+
+
+def test_one_input_of_several_arrays() -> None:
+    a, b, labels = np.ones((4, 2)), np.ones((4, 3)), np.zeros(4)
+    spec = (InputSpec("x", nested="tuple"),)
+    for x in ((a, b), {"x": (a, b)}, [((a, b), labels)]):
+        ((feed, samples),) = feeds(x, spec)
+        assert samples == 4
+        assert feed["x"] == (a, b)
+    for x in ({"x": {"p": a, "q": (b, None)}}, [({"p": a, "q": (b, None)}, labels)]):
+        first, second = feeds(x, spec, batch_size=3)
+        assert (first[1], second[1]) == (3, 1)
+        assert second[0]["x"]["q"][0].shape == (1, 3)
+    for value in ([a, b], (a, b)):
+        ((feed, samples),) = feeds({"x": value}, (InputSpec("x", nested="list"),))
+        assert samples == 4
+        assert feed["x"] == (a, b)
+
+
+def test_the_first_of_several_inputs_may_be_a_pair() -> None:
+    a, b, c = np.ones((4, 2)), np.ones((4, 3)), np.zeros(4)
+    spec = (InputSpec("pair", nested="tuple"), InputSpec("other", nested="tuple"))
+    ((feed, _),) = feeds([((a, b), c)], spec)
+    assert feed["pair"] == (a, b)
+    assert feed["other"] is c
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ IN_A_LAYER = """Exception encountered when calling Embedding.call().
 
 Arguments received by Embedding.call():"""
 
+CAUSE = "Exception encountered when calling Embedding.call(): index out of range in self"
+
 
 @pytest.mark.parametrize(
     ("text", "line"),
@@ -27,10 +29,8 @@ Arguments received by Embedding.call():"""
         ("  shapes differ\nat line 3", "shapes differ"),
         ("in user code:\n\n  File 'a.py'\n\n  ValueError: no", "ValueError: no"),
         (IN_A_GRAPH, "indices[0,0] = 99 is not in [0, 10)"),
-        (
-            IN_A_LAYER,
-            "Exception encountered when calling Embedding.call(): index out of range in self",
-        ),
+        (IN_A_LAYER, CAUSE),
+        (f"Could not infer a shape. Error encountered:\n\n{IN_A_LAYER}", CAUSE),
         ("x" * 500, "x" * 300 + "..."),
         ("", "ValueError"),
     ],

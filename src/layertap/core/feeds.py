@@ -6,7 +6,7 @@ import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,8 @@ class InputSpec:
     ``dtype`` is None and ``shape`` is None where the model does not fix them: then the value is
     passed on as it is. ``shape`` includes the batch axis of a batched model; None in it means any
     size. A name that starts with ``**`` stands for any further names, one that starts with ``*``
-    for any further positional inputs.
+    for any further positional inputs. ``nested``: the value may also be a tuple or a mapping of
+    arrays with the samples on axis 0, or where it is ``"list"`` a list of them.
     """
 
     name: str
@@ -33,6 +34,7 @@ class InputSpec:
     shape: tuple[int | None, ...] | None = None
     quantization: Quantization | None = None
     required: bool = True
+    nested: Literal["tuple", "list"] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,12 @@ def make_feeds(
 ) -> Feeds:
     """Feeds from ``x``: one batch, or an iterable of batches.
 
-    An array, a mapping of names to arrays, a tuple of arrays (one per input) or nested lists of
-    numbers is one set of samples, cut into batches of ``batch_size`` when that is given. Anything
-    else that iterates (list, generator, DataLoader, ``tf.data.Dataset``) yields batches; what a
-    batch holds beyond the required inputs, such as labels, is left out (a batch that is a mapping
-    names all of its inputs). An iterable that knows its number
-    of samples may say so as an attribute ``samples`` (int).
+    An array, a mapping of names to arrays, a tuple of arrays (one per input), a list of them for a
+    model that takes several, or nested lists of numbers is one set of samples, cut into batches of
+    ``batch_size`` when that is given. Anything else that iterates (list, generator, DataLoader,
+    ``tf.data.Dataset``) yields batches; what a batch holds beyond the required inputs, such as
+    labels, is left out (a batch that is a mapping names all of its inputs). An iterable that knows
+    its number of samples may say so as an attribute ``samples`` (int).
 
     ``batched=False``: the model's inputs have no batch axis; a sample is then an exact input, and
     an additional leading axis enumerates samples.
@@ -78,7 +80,7 @@ def make_feeds(
     Raises FeedError with the expected and the given shape and dtype.
     """
     x = _untabled(x)
-    if _is_one_set(x):
+    if _is_one_set(x, inputs):
         return _cut(_named(x, inputs, exact=True), inputs, batched, batch_size)
     if isinstance(x, str | bytes) or not isinstance(x, Iterable):
         raise FeedError(
@@ -109,12 +111,16 @@ def _length(x: Any) -> int | None:
         return None
 
 
-def _is_one_set(x: Any) -> bool:
-    if is_array(x) or isinstance(x, Mapping | int | float):
+def _is_one_set(x: Any, inputs: Sequence[InputSpec]) -> bool:
+    if is_array(x) or isinstance(x, Mapping | tuple | int | float):
         return True
-    if isinstance(x, tuple):
-        return True
-    return isinstance(x, list) and bool(x) and _is_numbers(x)
+    return isinstance(x, list) and bool(x) and (_is_numbers(x) or _is_one_each(x, inputs))
+
+
+def _is_one_each(values: Any, inputs: Sequence[InputSpec]) -> bool:
+    """Whether these are arrays for several inputs that the model requires, one for each."""
+    required = sum(spec.required and spec.name[0] != "*" for spec in inputs)
+    return len(values) == required > 1 and all(map(is_array, values))
 
 
 def _is_numbers(x: Any) -> bool:
@@ -129,6 +135,8 @@ def _named(x: Any, inputs: Sequence[InputSpec], *, exact: bool) -> dict[str, Any
     if isinstance(x, Mapping):
         return _check_names(dict(x), inputs)
     values = list(x) if isinstance(x, tuple | list) and not _is_numbers(x) else [x]
+    if not exact and values and _holds_all(values[0], inputs):
+        return _named(values[0], inputs, exact=True)
     names = [spec.name for spec in inputs if not spec.name.startswith("*")]
     if exact or not names:
         names += [f"{_further(inputs)}.{i}" for i in range(len(values)) if _further(inputs)]
@@ -136,11 +144,24 @@ def _named(x: Any, inputs: Sequence[InputSpec], *, exact: bool) -> dict[str, Any
         # (x, labels) is what data loaders yield: labels are no value for an optional input.
         names = [spec.name for spec in inputs if spec.required and spec.name in names] or names[:1]
     if len(values) > len(names) and exact:
+        if len(names) == 1 and inputs[0].nested:
+            return {names[0]: x}
         raise FeedError(
             f"the input has {len(values)} arrays, the model takes {len(names)}",
             hint=_expected(inputs),
         )
     return _check_names(dict(zip(names, values, strict=False)), inputs)
+
+
+def _holds_all(first: Any, inputs: Sequence[InputSpec]) -> bool:
+    """Whether the first part of a batch holds all inputs, so that the others are labels."""
+    if isinstance(first, Mapping):
+        known = {spec.name for spec in inputs}
+        needed = {spec.name for spec in inputs if spec.required and spec.name[0] != "*"}
+        return bool(first) and needed <= first.keys() <= known
+    if not isinstance(first, tuple | list) or any(spec.nested for spec in inputs):
+        return False
+    return _is_one_each(first, inputs)
 
 
 def _further(inputs: Sequence[InputSpec]) -> str:
@@ -174,7 +195,7 @@ def _cut(
         for name, value in feed.items()
     }
     _check_lengths(checked, inputs)
-    samples = _count(checked)
+    samples = count_samples(checked)
     size = batch_size or samples or 1
     if size < 1:
         raise FeedError(f"a batch size of {size} is not possible", hint="give 1 or more")
@@ -188,10 +209,15 @@ def slice_feed(feed: Feed, start: int, stop: int, samples: int) -> dict[str, Any
     that length is passed on unchanged."""
     if start == 0 and stop >= samples:
         return dict(feed)
-    return {
-        name: value[start:stop] if _rows(value) == samples else value
-        for name, value in feed.items()
-    }
+    return {name: _sliced(value, start, stop, samples) for name, value in feed.items()}
+
+
+def _sliced(value: Any, start: int, stop: int, samples: int) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _sliced(inner, start, stop, samples) for key, inner in value.items()}
+    if type(value) is tuple:
+        return tuple(_sliced(inner, start, stop, samples) for inner in value)
+    return value[start:stop] if _rows(value) == samples else value
 
 
 def fed(feed: Feed, spec: InputSpec) -> Array:
@@ -218,10 +244,20 @@ def _rows(value: Any) -> int | None:
     return int(value.shape[0]) if is_array(value) and len(value.shape) else None
 
 
-def _count(feed: Feed) -> int:
+def count_samples(feed: Feed) -> int:
     """Samples in the feed: the length of the first array's batch axis; 1 without an array."""
-    rows = (_rows(value) for value in feed.values())
+    rows = map(_rows, _arrays(feed))
     return next((count for count in rows if count is not None), 1)
+
+
+def _arrays(value: Any) -> Iterator[Any]:
+    """The arrays in a value: in tuples and mappings, too, but not in a list, which may hold
+    samples, nor in a class of its own."""
+    if is_array(value):
+        yield value
+    elif isinstance(value, Mapping) or type(value) is tuple:
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _arrays(inner)
 
 
 def _check_lengths(feed: Feed, inputs: Sequence[InputSpec]) -> None:
@@ -240,8 +276,9 @@ def _conform(value: Any, spec: InputSpec, batched: bool) -> Any:
     """``value`` as an array of the input's dtype and shape, or FeedError."""
     dtype = None if spec.dtype is None else numpy_dtype(spec.dtype)
     if dtype is None:
-        numbers = isinstance(value, list | int | float) and _is_numbers(value)
-        return as_array(spec.name, value) if numbers else value
+        if isinstance(value, list | int | float) and _is_numbers(value):
+            return as_array(spec.name, value)
+        return tuple(value) if isinstance(value, list) and spec.nested == "list" else value
     array = _cast(as_array(spec.name, value), spec, dtype)
     expected = spec.shape
     if expected is None:

@@ -8,12 +8,14 @@ _MOST = 300
 _STYLE = re.compile(r"\x1b\[\d*m")
 _NODE = "[[{{node"
 """How TensorFlow goes on after it has said what went wrong, and where the lines of code were."""
+_INFERENCE = "Error encountered:\n"
+"""How Keras goes on after it has said that a layer's output shape cannot be inferred."""
 
 
 def brief(error: BaseException) -> str:
     """The line of ``error`` that says what is wrong: the first, unless that is a mere heading of
     TensorFlow's or Keras's."""
-    text = _STYLE.sub("", str(error))
+    text = _STYLE.sub("", str(error)).rpartition(_INFERENCE)[2]
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     found = lines[0]
     if found == "in user code:":

@@ -167,6 +167,18 @@ def test_models_with_other_arguments() -> None:
         check(model.capture((p, q)), {"output": p - q})
 
 
+def test_a_model_that_takes_a_list() -> None:
+    p, q, labels = random(4, 3), random(4, 3) + 1, random(4)
+    net = ListInput()
+    for x in ((p, q), [((p, q), labels)], [([p, q], labels)]):
+        with layertap.open(net) as model:
+            run = model.capture(x, keep_inputs=True)
+            check(run, {"x.0": p, "x.1": q, "output": p - q})
+    with layertap.open(DictInput()) as model:
+        run = model.capture([({"p": p, "q": q}, labels)], keep_inputs=True)
+        check(run, {"p": p, "q": q, "output": p * 2, "output:1": q + 1})
+
+
 class MaybeScaled(keras.Model):
     def call(self, x: Any, scale: Any = None) -> Any:
         return x + 1 if scale is None else x * scale
@@ -336,8 +348,12 @@ def test_failures_are_typed_and_leave_keras_as_it_was() -> None:
     net = keras.Model(inputs, L.Dense(1, name="d")(Broken()(inputs)))
     with layertap.open(net) as model, pytest.raises((FeedError, RuntimeFailure)):
         model.capture(random(2, 3))
-    with layertap.open(ListInput()) as model, pytest.raises(FeedError, match="does not take"):
+    with (
+        layertap.open(ListInput()) as model,
+        pytest.raises(FeedError, match="does not take") as caught,
+    ):
         model.capture(random(5, 3, 4))
+    assert "tuple" in caught.value.hint
     assert keras.Layer.__call__ is call
 
 

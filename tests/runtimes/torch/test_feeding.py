@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
+import layertap  # noqa: E402
 from layertap.core.feeds import Feed  # noqa: E402
 from layertap.runtimes.torch.feeding import Arguments  # noqa: E402
 
@@ -158,3 +159,29 @@ def test_nothing_is_used_again_in_inference_mode() -> None:
         assert arguments.again({"input": X}) is None
     (tensor,) = call_again(arguments, {"input": X})
     assert not tensor.is_inference()
+
+
+class OfSeveral(nn.Module):
+    """Takes several tensors as one argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.product = Two()
+
+    def forward(self, x: Any) -> Any:
+        left, right = x.values() if isinstance(x, dict) else x
+        return self.product(left, right)
+
+
+@pytest.mark.parametrize("form", [tuple, lambda each: dict(zip("ab", each, strict=True))])
+@pytest.mark.parametrize("size", [None, 2])
+def test_an_argument_that_holds_several_arrays(
+    form: Callable[[Any], Any], size: int | None
+) -> None:
+    left, right = X[:3], X[1:]
+    argument = form((left, right))
+    with layertap.open(OfSeveral()) as model:
+        for x in ({"x": argument}, [(argument, np.zeros(3))]):
+            run = model.capture(x, "product", batch_size=size)
+            assert run.samples == 3
+            np.testing.assert_array_equal(run["product"].raw, left * right)

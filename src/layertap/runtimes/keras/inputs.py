@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from layertap.core.dtypes import Array
-from layertap.core.feeds import Feed, InputSpec, as_array
+from layertap.core.feeds import Feed, InputSpec, as_array, is_array
 from layertap.core.names import unused
 from layertap.runtimes.keras.naming import leaves
 
@@ -33,7 +33,9 @@ class Inputs:
     parameters: tuple[str, ...] = field(default=())
 
     def arrays(self, feed: Feed) -> dict[str, Any]:
-        """The feed as NumPy arrays in the order in which the model takes them."""
+        """The feed as NumPy arrays in the order in which the model takes them; of the members of a
+        list, each has a name of its own (``inputs.0``)."""
+        feed = _flat(feed)
         order = [spec.name for spec in self.specs if spec.name in feed]
         order += [name for name in feed if name not in order]
         fixed = {spec.name for spec in self.specs if spec.dtype is not None}
@@ -48,8 +50,9 @@ class Inputs:
         if self.structure is not None:
             flat = [given.get(spec.name) for spec in self.specs if spec.name[0] != "*"]
             return model(keras.tree.pack_sequence_as(self.structure, flat), training=False)
-        if set(given) <= set(self.parameters):
-            return model(**given, training=False)
+        packed = _packed(given, self.parameters)
+        if set(packed) <= set(self.parameters):
+            return model(**packed, training=False)
         return model(given, training=False)
 
     @property
@@ -69,7 +72,8 @@ class Inputs:
     def complete(self, names: Sequence[str]) -> bool:
         """Whether every required input is among ``names``."""
         needed = (s.name for s in self.specs if s.required and not s.name.startswith("*"))
-        return bool(names) and all(name in names for name in needed)
+        given = {*names, *(name.partition(".")[0] for name in names)}
+        return bool(names) and all(name in given for name in needed)
 
 
 def inputs_of(model: Any, names: Sequence[str] | None = None) -> Inputs:
@@ -145,7 +149,7 @@ def _called(model: Any) -> Inputs:
     """Inputs by the signature of ``call``; other names make up a dict as its first argument."""
     parameters = _parameters(model)
     needed = [name for name, default in parameters.items() if default is inspect.Parameter.empty]
-    specs = tuple(InputSpec(name, required=len(needed) > 1) for name in needed)
+    specs = tuple(InputSpec(name, required=len(needed) > 1, nested="list") for name in needed)
     return Inputs((*specs, InputSpec("**")), known=False, parameters=tuple(parameters))
 
 
@@ -156,6 +160,33 @@ def _parameters(model: Any) -> dict[str, Any]:
         for name, parameter in inspect.signature(model.call).parameters.items()
         if parameter.kind in named and name not in _CONTEXT and not name.endswith("_mask")
     }
+
+
+def _flat(feed: Feed) -> dict[str, Any]:
+    """Lists of arrays taken apart; a mapping that is all there is stands for what it holds."""
+    if len(feed) == 1:
+        (only,) = feed.values()
+        if isinstance(only, Mapping):
+            return dict(only)
+    flat: dict[str, Any] = {}
+    for name, value in feed.items():
+        if isinstance(value, tuple) and any(map(is_array, value)):
+            flat.update((f"{name}.{i}", one) for i, one in enumerate(value))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _packed(given: Mapping[str, Any], parameters: Sequence[str]) -> dict[str, Any]:
+    """The lists that :func:`_flat` took apart."""
+    packed: dict[str, Any] = {}
+    for name, value in given.items():
+        owner, _, number = name.partition(".")
+        if owner in parameters and number.isdecimal():
+            packed.setdefault(owner, []).append(value)
+        else:
+            packed[name] = value
+    return packed
 
 
 def _standard(name: str, value: Any) -> Array:

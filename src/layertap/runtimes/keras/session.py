@@ -370,9 +370,10 @@ class KerasSession:
 
     def _refused(self, specs: Specs, error: Exception) -> FeedError:
         given = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in specs.items())
+        several = "" if self._inputs.known else "; where it takes a list, give a tuple of arrays"
         return FeedError(
             f"the model does not take this input: {brief(error)}",
-            hint=f"it was called with {given}",
+            hint=f"it was called with {given}{several}",
         )
 
     def _assemble(self, inputs: Specs, values: list[Any], *, complete: bool) -> Graph:

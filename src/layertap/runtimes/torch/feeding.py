@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from sys import getrefcount
 from typing import Any, NamedTuple
 
@@ -164,7 +164,7 @@ def _spec(parameter: inspect.Parameter) -> InputSpec:
     star = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else ""
     star = "**" if parameter.kind is inspect.Parameter.VAR_KEYWORD else star
     required = not star and parameter.default is inspect.Parameter.empty
-    return InputSpec(star + parameter.name, required=required)
+    return InputSpec(star + parameter.name, required=required, nested="tuple")
 
 
 def _numbered(name: str, left: dict[str, Any]) -> list[Any]:
@@ -192,12 +192,6 @@ def _own_leaf(value: Any, floating: torch.dtype | None, device: torch.device | N
         return copy.deepcopy(value)
     except (TypeError, RuntimeError, NotImplementedError):
         return value
-
-
-def count_samples(feed: Feed) -> int:
-    """Length of the batch axis: that of the first array in ``feed``; 1 without one."""
-    shapes: Iterator[tuple[int, ...]] = (getattr(v, "shape", ()) for v in feed.values())
-    return next((int(shape[0]) for shape in shapes if len(shape)), 1)
 
 
 def is_square(feed: Feed, samples: int) -> bool:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 import layertap.runtimes.torch.source as sources
 from layertap import recording
 from layertap.core.dtypes import Array
-from layertap.core.feeds import Feed, InputSpec
+from layertap.core.feeds import Feed, InputSpec, count_samples
 from layertap.core.graph import TapPoint
 from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Json, Pass
@@ -24,7 +24,6 @@ from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog, is_compiled, is_training
 from layertap.runtimes.torch.feeding import (
     Arguments,
-    count_samples,
     is_square,
     look,
     with_one_more,
