@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -179,6 +180,23 @@ def test_rows_know_their_sample_when_a_tap_appears_in_some_pieces_only() -> None
     np.testing.assert_array_equal(run["y"].samples, [1, 3, 4])
     np.testing.assert_array_equal(run["y"].raw[:, 0], [2, 4, 6])
     np.testing.assert_array_equal(run["z"].samples, np.arange(5))
+
+
+def test_a_run_in_which_nothing_was_called_is_an_error() -> None:
+    session, x = Sometimes(batch=1), np.array([[1.0, 0, 0], [3, 0, 0], [4, 0, 0]])
+    branch = dataclasses.replace(TAPS[2], shape=None)
+
+    def rows(x: Array, *taps: TapPoint) -> list[int]:
+        sink = MemoryStore(taps, {})
+        execute(session, make_plan(taps), make_feeds(x, session.inputs), sink)
+        return [len(capture) for capture in sink.run().values()]
+
+    with pytest.raises(RunError, match="'y' has no value") as caught:
+        rows(x[:2], TAPS[1], branch)
+    assert "branch" in caught.value.hint
+    assert rows(x, branch) == [1]
+    assert rows(x[:2], branch, TAPS[4]) == [0, 2]
+    assert rows(x[:2], TAPS[1]) == [1]
 
 
 class Counting(Doubler):

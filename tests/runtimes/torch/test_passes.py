@@ -13,7 +13,7 @@ import pytest
 
 import layertap
 from layertap.core.dtypes import Array
-from layertap.errors import RuntimeFailure, Untappable
+from layertap.errors import RunError, RuntimeFailure, Untappable
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -528,6 +528,15 @@ def test_inference_mode_inside_the_model() -> None:
         values = read(X)
     np.testing.assert_array_equal(values["first"], net.first(torch.from_numpy(X)).detach().numpy())
     assert not values["output"].any()
+
+
+def test_a_module_whose_weights_are_used_without_calling_it() -> None:
+    x = torch.randn(2, 3, 8)
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    with layertap.open(attention) as model:
+        with pytest.raises(RunError, match="did not call it"):
+            model.capture((x, x, x), "out_proj")
+        assert len(model.capture((x, x, x), "*")["out_proj"]) == 0
 
 
 def test_an_encoder_keeps_its_fused_kernel() -> None:
