@@ -118,26 +118,35 @@ if pyarrow is not None:
 
 
 def rows() -> list[dict[str, object]]:
-    """One row per work and contender: the ratio to the raw write, and layertap's bar."""
+    """One row per work and contender: the ratio to the raw write, and layertap's bar.
+
+    The peers come after all else: what they leave, the disk is busy with for a while.
+    """
     with tempfile.TemporaryDirectory(prefix="store-bench-") as name:
-        return [row for work in WORKS for row in _measure(work, Path(name) / "work")]
+        folder = Path(name) / "work"
+        ours = [_measure(work, folder, OURS, ROUNDS) for work in WORKS]
+        # Fewer times: one of them takes minutes.
+        peers = [_measure(work, folder, PEERS, PEER_ROUNDS) for work in WORKS]
+    return [
+        {
+            "work": work.name,
+            "contender": contender,
+            "ratio": ratio,
+            "bar": work.bar if contender == "layertap" else None,
+        }
+        for work, own, others in zip(WORKS, ours, peers, strict=True)
+        for contender, ratio in {**own, **others}.items()
+    ]
 
 
-def _measure(work: Work, folder: Path) -> list[dict[str, object]]:
+def _measure(
+    work: Work, folder: Path, contenders: dict[str, Callable[..., None]], rounds: int
+) -> dict[str, float]:
     def prepare() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         os.sync()
         folder.mkdir()
 
-    def measure(contenders: dict[str, Callable[..., None]], rounds: int) -> dict[str, float]:
-        runs = {name: partial(run, folder, work, blocks) for name, run in contenders.items()}
-        return interleaved(runs, rounds, prepare=prepare)
-
     blocks = work.blocks()
-    # The peers apart, and fewer times: one of them takes minutes.
-    ratios = {**measure(PEERS, PEER_ROUNDS), **measure(OURS, ROUNDS)}
-    bars = {"layertap": work.bar}
-    return [
-        {"work": work.name, "contender": name, "ratio": ratio, "bar": bars.get(name)}
-        for name, ratio in sorted(ratios.items(), key=lambda pair: pair[0] not in OURS)
-    ]
+    runs = {name: partial(run, folder, work, blocks) for name, run in contenders.items()}
+    return interleaved(runs, rounds, prepare=prepare)

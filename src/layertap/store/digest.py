@@ -22,7 +22,8 @@ class InputDigest:
 
     def __init__(self) -> None:
         self._streams: dict[str, Any] = {}
-        self._last: dict[str, bytes] = {}
+        self._last: dict[str, object] = {}
+        """What a stream has heard of last beside rows: their form, or a fact."""
 
     def update(self, samples: int, feed: Feed) -> None:
         """Take in ``samples`` more samples."""
@@ -34,7 +35,10 @@ class InputDigest:
             if array is None:
                 self._on_change(name, f"{type(value).__name__} {_plain(value)}".encode())
             elif array.ndim and array.shape[0] == samples:
-                self._on_change(name, f"{array.dtype} {array.shape[1:]}".encode())
+                form = array.dtype, array.shape[1:]
+                if self._last.get(name) != form:  # to say it takes longer than to hash a few rows
+                    self._last[name] = form
+                    stream.update(f"{array.dtype} {array.shape[1:]}".encode())
                 stream.update(_bytes(array).data)
             else:
                 whole = hashlib.sha256(_bytes(array).data).hexdigest()

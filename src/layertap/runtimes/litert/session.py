@@ -78,7 +78,7 @@ class LitertSession(TfliteSession):
         except WorkerFailure as error:
             raise RuntimeFailure(
                 f"LiteRT cannot load the model: {error.said}",
-                hint='runtime="tflm" may run it',
+                hint=self._elsewhere,
             ) from error.__cause__
 
     def address(self, tap: TapPoint, outputs: Sequence[int]) -> int:
@@ -91,8 +91,15 @@ class LitertSession(TfliteSession):
     def failed(self, error: WorkerFailure) -> RunError:
         return RuntimeFailure(
             f"LiteRT failed while running the model: {error.said}",
-            hint=error.hint or "the session can be used again",
+            hint=error.hint
+            or (self._elsewhere if error.crashed else "the session can be used again"),
         )
+
+    @property
+    def _elsewhere(self) -> str:
+        """What may run a model that these kernels do not."""
+        other = 'kernels="builtin"' if self.kernels == "reference" else 'runtime="tflm"'
+        return f"{other} may run it"
 
 
 __all__ = ["KERNELS", "LitertSession"]
