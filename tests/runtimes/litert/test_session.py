@@ -21,6 +21,7 @@ from layertap.errors import (
 )
 from layertap.runtimes.litert import LitertSession
 from layertap.runtimes.registry import Runtime
+from layertap.runtimes.worker.process import WorkerFailure
 from layertap.testing.tflite import (
     OperatorSpec,
     SignatureSpec,
@@ -393,3 +394,16 @@ def test_damaged_models_end_in_errors_of_ours(runtime: str) -> None:
         except LayertapError as error:
             endings.add(type(error).__name__)
     assert {"fine", "CorruptModel"} <= endings
+
+
+@pytest.mark.parametrize(
+    ("kernels", "other"), [("reference", 'kernels="builtin"'), ("builtin", 'runtime="tflm"')]
+)
+def test_after_a_crash_the_hint_says_what_may_run_the_model(kernels: str, other: str) -> None:
+    with layertap.open(known_model().data, "litert", kernels=kernels) as model:
+        session = model.session
+        assert isinstance(session, LitertSession)
+        crash = session.failed(WorkerFailure("crashed with SIGABRT", native="", crashed=True))
+        assert crash.hint == f"{other} may run it"
+        refusal = session.failed(WorkerFailure("refused", native="", crashed=False))
+        assert refusal.hint == "the session can be used again"
