@@ -197,6 +197,14 @@ def test_a_list_of_arrays_is_a_value_that_the_model_may_take() -> None:
         feeds({"images": [[1, 2], [3]]}, spec)
 
 
+@pytest.mark.parametrize("value", [3, 0.5, True, None, "mean"])
+def test_what_is_no_array_is_passed_on_as_it_is(value: Any) -> None:
+    spec, x = (InputSpec("x"), InputSpec("option", required=False)), np.ones((2, 1))
+    ((feed, samples),) = feeds({"x": x, "option": value}, spec)
+    assert feed["option"] is value
+    assert samples == 2
+
+
 def test_what_a_model_takes_is_said_in_words() -> None:
     spec, a = (InputSpec("x"), InputSpec("**")), np.ones((2, 1))
     with pytest.raises(FeedError) as caught:

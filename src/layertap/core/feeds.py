@@ -276,7 +276,7 @@ def _conform(value: Any, spec: InputSpec, batched: bool) -> Any:
     """``value`` as an array of the input's dtype and shape, or FeedError."""
     dtype = None if spec.dtype is None else numpy_dtype(spec.dtype)
     if dtype is None:
-        if isinstance(value, list | int | float) and _is_numbers(value):
+        if isinstance(value, list) and _is_numbers(value):
             return as_array(spec.name, value)
         return tuple(value) if isinstance(value, list) and spec.nested == "list" else value
     array = _cast(as_array(spec.name, value), spec, dtype)

@@ -185,3 +185,29 @@ def test_an_argument_that_holds_several_arrays(
             run = model.capture(x, "product", batch_size=size)
             assert run.samples == 3
             np.testing.assert_array_equal(run["product"].raw, left * right)
+
+
+class Repeats(nn.Module):
+    """Does what plain Python values say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.product = Two()
+
+    def forward(self, x: Any, times: int, *, negative: bool = False, by: float = 1.0) -> Any:
+        assert [type(value) for value in (times, negative, by)] == [int, bool, float]
+        for _ in range(times):
+            x = self.product(x, by)
+        return -x if negative is True else x
+
+
+def test_numbers_and_flags_reach_the_module_as_they_are() -> None:
+    with layertap.open(Repeats()) as model:
+        for times, negative in ((1, False), (3, True), (1, True)):
+            feed = {"x": X, "times": times, "negative": negative, "by": 0.5}
+            run = model.capture([feed] * 3)
+            assert model.graph.complete
+            calls = [name for name in run if name.startswith("product")]
+            assert sum(len(run[name]) > 0 for name in calls) == times
+            wanted = X * 0.5**times * (-1 if negative else 1)
+            np.testing.assert_array_equal(run["output"].raw, np.concatenate([wanted] * 3))
