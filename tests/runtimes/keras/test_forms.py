@@ -179,6 +179,33 @@ def test_a_model_that_takes_a_list() -> None:
         check(run, {"p": p, "q": q, "output": p * 2, "output:1": q + 1})
 
 
+class Obedient(keras.Model):
+    """Does what plain Python values say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = L.Rescaling(2.0, name="twice")
+
+    def call(self, x: Any, times: int = 1, negative: bool = False, offset: Any = None) -> Any:
+        for _ in range(times):
+            x = self.twice(x)
+        x = -x if negative else x
+        return x if offset is None else x + offset
+
+
+def test_settings_reach_the_model_as_they_are() -> None:
+    x = random(2, 3)
+    with layertap.open(Obedient()) as model:
+        check(model.capture({"x": x, "negative": True}), {"twice": 2 * x, "output": -2 * x})
+        two = model.capture({"x": x, "times": 2, "offset": None})
+        check(two, {"twice": 2 * x, "twice@1": 4 * x})
+        check(
+            model.capture({"x": x, "times": True, "offset": 0.5}, "output"), {"output": 2 * x + 0.5}
+        )
+        batches = [{"x": x, "negative": True}, {"x": x, "negative": False}]
+        check(model.capture(batches, "output"), {"output": np.concatenate([-2 * x, 2 * x])})
+
+
 class MaybeScaled(keras.Model):
     def call(self, x: Any, scale: Any = None) -> Any:
         return x + 1 if scale is None else x * scale

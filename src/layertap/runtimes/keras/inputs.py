@@ -24,18 +24,31 @@ class Inputs:
     """Inputs by name. ``known``: their number, order and structure are fixed by the model.
 
     ``structure`` is what the first argument of the call looks like, with one leaf per input, for
-    models that take one argument. ``parameters`` are the names of the arguments of ``call``.
+    models that take one argument. ``parameters`` are the names of the arguments of ``call``, and
+    ``settings`` those of them that are given as flags, counts, texts or None, with their values.
     """
 
     specs: tuple[InputSpec, ...]
     known: bool
     structure: Any = None
     parameters: tuple[str, ...] = field(default=())
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def set_by(self, feed: Feed) -> Inputs:
+        """The same with the settings in ``feed``: a compiled model is one for these."""
+        if not self.parameters:
+            return self
+        found = {
+            name: feed[name]
+            for name in self.parameters
+            if name in feed and isinstance(feed[name], bool | int | str | None)
+        }
+        return replace(self, settings=found)
 
     def arrays(self, feed: Feed) -> dict[str, Any]:
         """The feed as NumPy arrays in the order in which the model takes them; of the members of a
         list, each has a name of its own (``inputs.0``)."""
-        feed = _flat(feed)
+        feed = _flat({name: feed[name] for name in feed if name not in self.settings})
         order = [spec.name for spec in self.specs if spec.name in feed]
         order += [name for name in feed if name not in order]
         fixed = {spec.name for spec in self.specs if spec.dtype is not None}
@@ -52,8 +65,8 @@ class Inputs:
             return model(keras.tree.pack_sequence_as(self.structure, flat), training=False)
         packed = _packed(given, self.parameters)
         if set(packed) <= set(self.parameters):
-            return model(**packed, training=False)
-        return model(given, training=False)
+            return model(**packed, **self.settings, training=False)
+        return model(given, **self.settings, training=False)
 
     @property
     def batch(self) -> int | None:
@@ -72,7 +85,7 @@ class Inputs:
     def complete(self, names: Sequence[str]) -> bool:
         """Whether every required input is among ``names``."""
         needed = (s.name for s in self.specs if s.required and not s.name.startswith("*"))
-        given = {*names, *(name.partition(".")[0] for name in names)}
+        given = {*names, *(name.partition(".")[0] for name in names), *self.settings}
         return bool(names) and all(name in given for name in needed)
 
 

@@ -141,13 +141,13 @@ class KerasSession:
         self._check_open()
         if not self._traced:
             return self._graph
-        arrays = self._inputs.arrays(feed)
+        arrays = self._arrays(feed)
         if not self._inputs.complete(tuple(arrays)):
             raise FeedError(
                 f"inputs are missing: there is only {', '.join(arrays) or 'none'}",
                 hint="give every required argument of the model's call, by its name",
             )
-        key = _signature(arrays)
+        key = repr(self._inputs.settings), _signature(arrays)
         if key not in self._graphs:
             self._graphs[key] = self._trace(arrays)
         self._graph = self._graphs[key]
@@ -206,7 +206,7 @@ class KerasSession:
         self, taps: tuple[TapPoint, ...], wanted: tuple[str, ...], feed: Feed, emit: Emit
     ) -> None:
         self._check_open()
-        arrays = self._inputs.arrays(feed)
+        arrays = self._arrays(feed)
         read = self._compute if wanted not in self._doubled or not _is_one(arrays) else self._as_two
         try:
             values: Iterator[Array] = iter(read(arrays, wanted) if wanted else ())
@@ -239,9 +239,14 @@ class KerasSession:
             for name, value in zip(wanted, values, strict=True)
         ]
 
+    def _arrays(self, feed: Feed) -> dict[str, Array]:
+        self._inputs = self._inputs.set_by(feed)
+        return self._inputs.arrays(feed)
+
     def _compute(self, arrays: Mapping[str, Array], wanted: tuple[str, ...]) -> list[Array]:
         names = tuple(arrays)
-        compiled = self._compiled.get((names, wanted))
+        key = names, wanted, repr(self._inputs.settings)
+        compiled = self._compiled.get(key)
         if compiled is None:
             target = self._target(names)
             compiled = (
@@ -249,7 +254,7 @@ class KerasSession:
                 if self._eager
                 else self._engine.compile(target, wanted, operations=self._operations)
             )
-            self._compiled[names, wanted] = compiled
+            self._compiled[key] = compiled
         try:
             return compiled(list(arrays.values()))
         except LayertapError:
