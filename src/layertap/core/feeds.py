@@ -119,8 +119,11 @@ def _is_one_set(x: Any, inputs: Sequence[InputSpec]) -> bool:
 
 def _is_one_each(values: Any, inputs: Sequence[InputSpec]) -> bool:
     """Whether these are arrays for several inputs that the model requires, one for each."""
-    required = sum(spec.required and spec.name[0] != "*" for spec in inputs)
-    return len(values) == required > 1 and all(map(is_array, values))
+    return len(values) == len(_required(inputs)) > 1 and all(map(is_array, values))
+
+
+def _required(inputs: Sequence[InputSpec]) -> list[str]:
+    return [spec.name for spec in inputs if spec.required and not spec.name.startswith("*")]
 
 
 def _is_numbers(x: Any) -> bool:
@@ -142,7 +145,7 @@ def _named(x: Any, inputs: Sequence[InputSpec], *, exact: bool) -> dict[str, Any
         names += [f"{_further(inputs)}.{i}" for i in range(len(values)) if _further(inputs)]
     else:
         # (x, labels) is what data loaders yield: labels are no value for an optional input.
-        names = [spec.name for spec in inputs if spec.required and spec.name in names] or names[:1]
+        names = _required(inputs) or names[:1]
     if len(values) > len(names) and exact:
         if len(names) == 1 and inputs[0].nested:
             return {names[0]: x}
@@ -157,8 +160,7 @@ def _holds_all(first: Any, inputs: Sequence[InputSpec]) -> bool:
     """Whether the first part of a batch holds all inputs, so that the others are labels."""
     if isinstance(first, Mapping):
         known = {spec.name for spec in inputs}
-        needed = {spec.name for spec in inputs if spec.required and spec.name[0] != "*"}
-        return bool(first) and needed <= first.keys() <= known
+        return bool(first) and set(_required(inputs)) <= first.keys() <= known
     if not isinstance(first, tuple | list) or any(spec.nested for spec in inputs):
         return False
     return _is_one_each(first, inputs)
@@ -180,7 +182,7 @@ def _check_names(feed: dict[str, Any], inputs: Sequence[InputSpec]) -> dict[str,
                 f"the model has no input {name!r}",
                 hint=f"did you mean {near[0]!r}?" if near else _expected(inputs),
             )
-    missing = [s.name for s in inputs if s.required and s.name not in feed and s.name[0] != "*"]
+    missing = [name for name in _required(inputs) if name not in feed]
     if missing:
         raise FeedError(f"the input {missing[0]!r} is missing", hint=_expected(inputs))
     return feed

@@ -80,18 +80,17 @@ class _Run:
     def __init__(self, session: Session, plan: Plan, sink: Sink, budget: int | None) -> None:
         self.session, self.sink, self.budget = session, sink, budget
         self.weights = [tap for tap in plan.taps if tap.per == "run"]
-        self.computed = [tap for tap in plan.taps if tap.per != "run"]
+        self.awaited = [tap.name for tap in plan.taps if tap.per != "run"]
         self.passes: list[Pass] = [session.prepare(taps) for taps in plan.passes]
-        self.resumes = sink.samples > 0
         self.skip = sink.samples
+        self.found = self.skip > 0
         self.samples = 0
-        self.bytes = self.constant_bytes = 0
+        self.bytes = 0
         self.rows = 0
 
     def constants(self) -> None:
         for tap in self.weights if self.skip == 0 else ():
             self._write(tap, self.session.read(tap))
-        self.constant_bytes = self.bytes
 
     def batch(self, feed: Feed, samples: int) -> None:
         self.samples += samples
@@ -113,16 +112,13 @@ class _Run:
             done += rows
 
     def check_found(self) -> None:
-        """Raise RunError where all taps are of what was never called: an empty run tells nothing.
-        A tap that may yet appear has no shape."""
-        found = self.resumes or self.bytes > self.constant_bytes or not self.computed
-        if found or any(tap.shape is not None for tap in self.computed):
-            return
-        raise RunError(
-            f"{self.computed[0].name!r} has no value: the model did not call it",
-            hint="it may be in a branch that these inputs do not take, or the model uses its "
-            "weights without calling it, as PyTorch's MultiheadAttention does with out_proj",
-        )
+        """Raise RunError where nothing of what was asked for was called."""
+        if self.awaited and not self.found:
+            raise RunError(
+                f"{self.awaited[0]!r} has no value: the model did not call it",
+                hint="it may be in a branch that these inputs do not take, or the model uses its "
+                "weights without calling it, as PyTorch's MultiheadAttention does with out_proj",
+            )
 
     def _pieces(self, feed: Feed, samples: int) -> Iterator[tuple[Feed, int]]:
         """The feed cut into what one pass of this session takes."""
@@ -143,6 +139,7 @@ class _Run:
                 yield slice_feed(feed, i, i + able.batch, samples), able.batch
 
     def _emit(self, tap: TapPoint, value: Array) -> None:
+        self.found = True
         if tap.per == "batch":
             value = value[None]
         elif value.ndim == 0 or value.shape[0] != self.rows:

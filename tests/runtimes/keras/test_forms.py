@@ -347,6 +347,14 @@ def test_a_sequential_takes_batches_unlike_its_first(tmp_path: Path, saved: bool
         check(model.capture(x, "d | e"), {"d": hidden, "e": net.layers[1](hidden)})
 
 
+def test_a_batch_size_that_nothing_needs_is_no_limit() -> None:
+    inputs = keras.Input(batch_shape=(4, 6), name="x")
+    net = keras.Model(inputs, L.Dense(2, name="d")(inputs))
+    x = random(5, 6)
+    with layertap.open(net) as model:
+        check(model.capture(x), {"d": net(x)})
+
+
 def test_a_batch_size_that_the_model_needs_is_kept() -> None:
     inputs = keras.Input(batch_shape=(4, 6), name="x")
     pairs = keras.ops.reshape(L.Dense(6, name="d")(inputs), (4, 3, 2))

@@ -41,7 +41,7 @@ class Inputs:
         found = {
             name: feed[name]
             for name in self.parameters
-            if name in feed and isinstance(feed[name], bool | int | str | None)
+            if name in feed and isinstance(feed[name], int | str | None)
         }
         return replace(self, settings=found)
 
