@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 
 class LayertapError(Exception):
     """Base of all layertap errors.
 
-    ``message`` says what happened in one line; ``hint`` says how to mend it.
+    ``message`` says what happened in one line; ``hint`` says how to mend it. Errors can be copied
+    and pickled, with all their attributes, whatever the arguments are that a subclass is made from.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -16,6 +19,16 @@ class LayertapError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own way is to call the class with ``args``, which a subclass may not take.
+        return self._rebuilt, (self.message, self.hint), self.__dict__
+
+    @classmethod
+    def _rebuilt(cls, message: str, hint: str) -> Self:
+        error = cls.__new__(cls)
+        LayertapError.__init__(error, message, hint=hint)
+        return error
 
 
 class SourceError(LayertapError):
@@ -84,7 +97,13 @@ class FeedError(RunError):
 
 
 class RuntimeFailure(RunError):
-    """The framework failed while running the model; the native error is the cause."""
+    """The framework failed while running the model; the native error is the cause.
+
+    ``execution``: in which of the executions of one call it failed, where that is known; those
+    before it are complete.
+    """
+
+    execution: int | None = None
 
 
 class StoreError(LayertapError):
