@@ -9,6 +9,9 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_NARROW = frozenset({"int2", "uint2", "int4", "uint4"})
+"""Integer types that NumPy itself has no dtype for."""
+
 
 @functools.cache
 def numpy_dtype(name: str) -> np.dtype[Any] | None:
@@ -29,3 +32,26 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
 def is_real(dtype: np.dtype[Any]) -> bool:
     """Whether ``dtype`` is a floating type, bfloat16 and float8 included."""
     return dtype.kind == "f" or (dtype.kind == "V" and "float" in dtype.name)
+
+
+def precision(dtype: np.dtype[Any]) -> float:
+    """The distance from 1 to the next number of a floating or complex dtype."""
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(dtype).eps)
+
+
+def integer_limits(dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Smallest and largest integer of an integer dtype, int4 and uint4 included."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return int(limits.min), int(limits.max)
+    import ml_dtypes
+
+    narrow: Any = ml_dtypes.iinfo
+    return int(narrow(dtype).min), int(narrow(dtype).max)
+
+
+def is_integer(dtype: np.dtype[Any]) -> bool:
+    """Whether ``dtype`` is an integer type, int4 and uint4 included, truth values not."""
+    return dtype.kind in "iu" or (dtype.kind == "V" and dtype.name in _NARROW)
