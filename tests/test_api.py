@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import layertap
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import Graph, TapPoint
-from layertap.core.protocols import Capabilities, Emit, Pass
+from layertap.core.protocols import Capabilities, Emit, Pass, Wanted
 from layertap.errors import (
     BudgetExceeded,
     LayertapError,
@@ -43,7 +43,11 @@ class Scale:
         ]
         return Graph(taps, complete=shape is not None)
 
-    def trace(self, feed: Feed) -> Graph:
+    @property
+    def axes(self) -> Mapping[str, str]:
+        return {}
+
+    def trace(self, feed: Feed, wanted: Wanted | None = None) -> Graph:
         self.graph = self._graph((None, *feed["x"].shape[1:]))
         return self.graph
 
@@ -53,7 +57,7 @@ class Scale:
     def prepare(self, taps: Sequence[TapPoint]) -> Pass:
         def run(feed: Feed, emit: Emit) -> None:
             for tap in taps:
-                emit(tap, feed["x"] * (self.weight if tap.name == "y" else 1))
+                emit(tap, (feed["x"] * (self.weight if tap.name == "y" else 1))[None])
 
         return run
 

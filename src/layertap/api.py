@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import inspect
 import platform
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,14 +13,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import layertap
+from layertap.core.axes import BatchAxis, given_axes
 from layertap.core.captures import Run
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feeds, make_feeds
 from layertap.core.graph import Graph
 from layertap.core.plan import Plan, check_readable, make_plan
 from layertap.core.protocols import Exporter, Grouping, Json, Session
-from layertap.core.run import OnProgress, execute, weights_digest
-from layertap.core.select import Selector, select
+from layertap.core.run import OnProgress, Settings, execute, weights_digest
+from layertap.core.select import Selector, canonical, compile_selector, select
 from layertap.core.units import parse_bytes
 from layertap.errors import LayertapError, PlanError, SelectionError, SourceError, StoreError
 from layertap.runtimes.registry import Runtime, find_runtime, source_path
@@ -55,6 +57,7 @@ class Model:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._lock = threading.RLock()
 
     @property
     def graph(self) -> Graph:
@@ -63,9 +66,11 @@ class Model:
         return self.session.graph
 
     def trace(self, x: Any) -> Graph:
-        """The graph for inputs like ``x`` (one batch), shapes and repeated calls included."""
-        feed = next(iter(self._feeds(x, None)))[0]
-        return self.session.trace(feed)
+        """The graph for inputs like ``x`` (one batch), shapes and repeated calls included; a model
+        that is known only by running it is run once."""
+        with self._lock:
+            feed = next(iter(self._feeds(x, None)))[0]
+            return self.session.trace(feed)
 
     def plan(
         self,
@@ -74,21 +79,24 @@ class Model:
         *,
         samples: int | None = None,
         batch_size: int | None = None,
+        batch_axis: BatchAxis | None = None,
         budget: float | str | None = None,
     ) -> Plan:
         """What :meth:`capture` would read: shapes, dtypes and exact bytes per tap and in all.
 
-        ``x`` is an example for runtimes that need one, and gives the number of samples unless
-        ``samples`` does. Raises NoSuchTap, Untappable or BudgetExceeded.
+        ``x`` is an example for runtimes that need one, which run it once, and gives the number of
+        samples unless ``samples`` does; without it the plan has what the model tells by itself.
+        ``batch_axis`` is as in :meth:`capture`. Raises NoSuchTap, Untappable or BudgetExceeded.
         """
-        batches = None if samples is None else -(-samples // (batch_size or samples or 1))
-        if x is not None:
-            feeds = self._trace_first(self._feeds(x, batch_size))
-            if samples is None:
-                samples, batches = feeds.samples, feeds.batches
-        plan = self._plan(taps, samples, batches)
-        plan.check(_budget(budget))
-        return plan
+        with self._lock:
+            batches = None if samples is None else -(-samples // (batch_size or samples or 1))
+            if x is not None:
+                feeds = self._trace_first(self._feeds(x, batch_size), taps)
+                if samples is None:
+                    samples, batches = feeds.samples, feeds.batches
+            plan = self._plan(taps, samples, batches, batch_axis=batch_axis)
+            plan.check(_budget(budget))
+            return plan
 
     def capture(
         self,
@@ -97,11 +105,13 @@ class Model:
         *,
         to: str | Path | None = None,
         batch_size: int | None = None,
+        batch_axis: BatchAxis | None = None,
         keep_inputs: bool = False,
         budget: float | str | None = None,
         compression: str | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        verify: bool = False,
         progress: OnProgress | None = None,
     ) -> Run:
         """Run the model over ``x`` and return what ``taps`` select, in memory or written to ``to``.
@@ -112,29 +122,36 @@ class Model:
         where the size is known, else as soon as it is passed. ``compression="zstd"`` compresses
         on disk; ``resume`` goes on with an interrupted run; ``overwrite`` replaces an existing one.
 
+        Which axis of a tap counts samples is proven, or the tap has one row per batch; the run's
+        provenance tells (``sample_axis``). ``batch_axis={SELECTOR: axis}`` is for who knows better,
+        with None for one row per batch. ``verify`` runs each batch twice and compares all bits.
+
         Raises SelectionError, PlanError, RunError or StoreError; what was committed to ``to`` stays
         valid, and Ctrl-C leaves a run that ``resume`` completes.
         """
-        feeds = self._feeds(x, batch_size)
-        feeds = self._trace_first(feeds)
-        plan = self._plan(taps, feeds.samples, feeds.batches, keep_inputs=keep_inputs)
-        limit = _budget(budget)
-        plan.check(limit)
-        if to is None:
-            memory = MemoryStore(plan.taps, self._provenance())
-            execute(self.session, plan, feeds, memory, budget=limit, on_progress=progress)
-            return memory.run()
-        from layertap.store.zarr import ZarrStore
+        with self._lock:
+            limit = _budget(budget)
+            feeds = self._trace_first(self._feeds(x, batch_size), taps, keep_inputs)
+            plan = self._plan(
+                taps, feeds.samples, feeds.batches, keep_inputs=keep_inputs, batch_axis=batch_axis
+            )
+            plan.check(limit)
+            settings = Settings(budget=limit, verify=verify, on_progress=progress)
+            if to is None:
+                memory = MemoryStore(plan.taps, self._provenance(plan))
+                execute(self.session, plan, feeds, memory, settings)
+                return memory.run()
+            from layertap.store.zarr import ZarrStore
 
-        store = ZarrStore(
-            Path(to),
-            plan.taps,
-            self._provenance(weights=True),
-            compression=compression,
-            resume=resume,
-            overwrite=overwrite,
-        )
-        execute(self.session, plan, feeds, store, budget=limit, on_progress=progress)
+            store = ZarrStore(
+                Path(to),
+                plan.taps,
+                self._provenance(plan, weights=True),
+                compression=compression,
+                resume=resume,
+                overwrite=overwrite,
+            )
+            execute(self.session, plan, feeds, store, settings)
         return load(to)
 
     def read(self, name: str) -> Array:
@@ -147,7 +164,8 @@ class Model:
                 hint=f"name one: {', '.join(tap.name for tap in found[:3])}, ...",
             )
         check_readable(found)
-        return self.session.read(found[0])
+        with self._lock:
+            return self.session.read(found[0])
 
     def export(
         self,
@@ -187,11 +205,13 @@ class Model:
             raise StoreError(
                 f"{str(to)!r} is the model itself", hint="write the new model to another path"
             )
-        return session.export(taps, None if to is None else Path(to), whole=until is None)
+        with self._lock:
+            return session.export(taps, None if to is None else Path(to), whole=until is None)
 
     def close(self) -> None:
-        """Release the model. Idempotent."""
-        self.session.close()
+        """Release the model, once no other thread is using it. Idempotent."""
+        with self._lock:
+            self.session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -212,12 +232,13 @@ class Model:
         able = self.session.capabilities
         return make_feeds(x, self.session.inputs, batched=able.batched, batch_size=batch_size)
 
-    def _trace_first(self, feeds: Feeds) -> Feeds:
-        if not self.session.capabilities.traced:
-            return feeds
+    def _trace_first(self, feeds: Feeds, taps: Selector, keep_inputs: bool = False) -> Feeds:
         first, feeds = feeds.peek()
         if first is not None:
-            self.session.trace(first[0])
+            wanted = compile_selector(canonical(self.graph, taps))
+            self.session.trace(
+                first[0], lambda tap: wanted(tap) or (keep_inputs and tap.kind == "input")
+            )
         return feeds
 
     def _executions(self, samples: int | None, batches: int | None) -> int | None:
@@ -234,19 +255,20 @@ class Model:
         batches: int | None,
         *,
         keep_inputs: bool = False,
+        batch_axis: BatchAxis | None = None,
     ) -> Plan:
-        chosen = {tap.name for tap in select(self.graph, taps)}
+        graph = self.graph
+        chosen = {tap.name for tap in select(graph, taps)}
         if keep_inputs:
-            chosen |= {tap.name for tap in self.graph.inputs}
+            chosen |= {tap.name for tap in graph.inputs}
         return make_plan(
-            [tap for tap in self.graph if tap.name in chosen],
-            taps_per_pass=self.session.capabilities.taps_per_pass,
+            given_axes(graph, [tap for tap in graph if tap.name in chosen], batch_axis or {}),
             group=self.session.group if isinstance(self.session, Grouping) else None,
             samples=samples,
             batches=self._executions(samples, batches),
         )
 
-    def _provenance(self, *, weights: bool = False) -> dict[str, Json]:
+    def _provenance(self, plan: Plan, *, weights: bool = False) -> dict[str, Json]:
         """What the run's captures come from; with ``weights`` a model that is no file is known by
         a digest of its weights."""
         able = self.session.capabilities
@@ -256,6 +278,8 @@ class Model:
         facts["bit_exact"] = able.bit_exact
         if not able.bit_exact:
             facts["not_bit_exact_because"] = able.reason
+        known = self.session.axes
+        facts["sample_axis"] = {tap.name: known[tap.name] for tap in plan.taps if tap.name in known}
         return provenance(facts)
 
 

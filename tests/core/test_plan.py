@@ -29,15 +29,11 @@ def test_one_pass_reads_what_a_pass_reads() -> None:
     assert "pass" not in str(plan)
 
 
-def test_at_most_so_many_a_pass() -> None:
-    assert make_plan([A, B, C, W], taps_per_pass=2).passes == ((A, B), (C,))
-
-
 def test_the_session_groups() -> None:
     plan = make_plan([A, B, C, W], group=by_parity)
     assert plan.passes == ((A, C), (B,))
     assert str(plan).endswith(", in 2 passes")
-    assert make_plan([A, B, C], group=by_parity, taps_per_pass=1).passes == ((A,), (C,), (B,))
+    assert make_plan([A, B, C], group=by_parity).passes == ((A, C), (B,))
 
 
 def test_nothing_to_run_is_not_grouped() -> None:

@@ -13,8 +13,8 @@ from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec, make_feeds
 from layertap.core.graph import Graph, TapPoint
 from layertap.core.plan import make_plan
-from layertap.core.protocols import Capabilities, Emit, Pass
-from layertap.core.run import Progress, execute
+from layertap.core.protocols import Capabilities, Emit, Pass, Wanted
+from layertap.core.run import Progress, Settings, execute
 from layertap.errors import BudgetExceeded, FeedError, RunError, Untappable
 from layertap.store.memory import MemoryStore
 
@@ -29,7 +29,8 @@ TAPS = (
 
 
 class Doubler:
-    def __init__(self, **able: Any) -> None:
+    def __init__(self, taps_per_pass: int | None = None, **able: Any) -> None:
+        self.together = taps_per_pass or len(TAPS)
         self.graph = Graph(TAPS)
         self.inputs = (InputSpec("x", "float64", (None, 3)),)
         self.capabilities = Capabilities(**able)
@@ -37,7 +38,11 @@ class Doubler:
         self.sizes: list[int] = []
         self.prepared: list[list[str]] = []
 
-    def trace(self, feed: Feed) -> Graph:
+    @property
+    def axes(self) -> Mapping[str, str]:
+        return {}
+
+    def trace(self, feed: Feed, wanted: Wanted | None = None) -> Graph:
         return self.graph
 
     def read(self, tap: TapPoint) -> Array:
@@ -51,9 +56,12 @@ class Doubler:
             self.sizes.append(len(y))
             values = {"x": feed["x"], "y": y, "total": y.sum(0), "z": y + 1}
             for tap in taps:
-                emit(tap, np.array(values[tap.name]))
+                emit(tap, np.array(values[tap.name])[None])
 
         return run
+
+    def group(self, taps: Sequence[TapPoint]) -> list[Sequence[TapPoint]]:
+        return [taps[i : i + self.together] for i in range(0, len(taps), self.together)]
 
     def close(self) -> None:
         pass
@@ -65,9 +73,9 @@ X = np.arange(24.0).reshape(8, 3)
 def capture(session: Doubler, x: Any = X, batch_size: int | None = None, **options: Any) -> Run:
     feeds = make_feeds(x, session.inputs, batch_size=batch_size)
     taps = [tap for tap in TAPS if not tap.untappable]
-    plan = make_plan(taps, taps_per_pass=session.capabilities.taps_per_pass)
+    plan = make_plan(taps, group=session.group)
     sink = MemoryStore(plan.taps, session.provenance)
-    execute(session, plan, feeds, sink, **options)
+    execute(session, plan, feeds, sink, Settings(**options))
     return sink.run()
 
 
@@ -148,13 +156,18 @@ def test_an_empty_input_is_an_error() -> None:
             capture(Doubler(), empty)
 
 
-def test_a_first_axis_that_does_not_count_samples_is_not_mistaken_for_one() -> None:
+@pytest.mark.parametrize("batch_size", [8, 3])
+def test_a_first_axis_that_does_not_count_samples_is_not_mistaken_for_one(batch_size: int) -> None:
     session = Doubler()
     wrong = TapPoint("total", "activation", "SUM", "float64", (3,), 3)
-    with pytest.raises(RunError, match="does not count samples"):
-        execute(
-            session, make_plan([wrong]), make_feeds(X, session.inputs), MemoryStore([wrong], {})
-        )
+    sink = MemoryStore([wrong], {})
+    feeds = make_feeds(X, session.inputs, batch_size=batch_size)
+    execute(session, make_plan([wrong]), feeds, sink)
+    total = sink.run()["total"]
+    assert total.tap.per == "batch"
+    expected = [2 * X[i : i + batch_size].sum(0) for i in range(0, 8, batch_size)]
+    np.testing.assert_array_equal(total.raw, expected)
+    assert sink.run().provenance["demoted"] == ["total"]
 
 
 class Sometimes(Doubler):
@@ -164,7 +177,7 @@ class Sometimes(Doubler):
         def run(feed: Feed, emit: Emit) -> None:
             for tap in taps:
                 if tap.name == "z" or feed["x"].sum() % 2 == 0:
-                    emit(tap, np.array(feed["x"]))
+                    emit(tap, np.array(feed["x"])[None])
 
         return run
 
@@ -220,5 +233,7 @@ def test_what_a_session_observed_is_in_the_provenance_also_when_it_failed() -> N
     session = Counting(batch=2)
     sink = MemoryStore(TAPS[2:3], {})
     with pytest.raises(BudgetExceeded):
-        execute(session, make_plan(TAPS[2:3]), make_feeds(X, session.inputs), sink, budget=50)
+        execute(
+            session, make_plan(TAPS[2:3]), make_feeds(X, session.inputs), sink, Settings(budget=50)
+        )
     assert sink.run().provenance["observed"] == {"executions": 2}

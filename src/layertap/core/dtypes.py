@@ -38,7 +38,7 @@ def precision(dtype: np.dtype[Any]) -> float:
     """The distance from 1 to the next number of a floating or complex dtype."""
     import ml_dtypes
 
-    return float(ml_dtypes.finfo(dtype).eps)
+    return float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
 def integer_limits(dtype: np.dtype[Any]) -> tuple[int, int]:

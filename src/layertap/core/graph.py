@@ -18,8 +18,9 @@ activation: computed; output: computed and returned by the model; state: a varia
 changes (read after each batch); weight: constant."""
 
 Per = Literal["sample", "batch", "run"]
-"""What one row of captures belongs to: axis 0 of the tensor is the batch (``sample``), the tensor
-has no batch axis (``batch``: one value per executed batch), or it never changes (``run``)."""
+"""What one row of captures belongs to: an axis of the tensor counts samples (``sample``), none does
+or nothing proves it (``batch``: one value per executed batch), or the tensor never changes
+(``run``)."""
 
 COMPUTED: frozenset[Kind] = frozenset({"activation", "output", "state"})
 """The kinds that a pattern ranges over unless the selector names a kind."""
@@ -35,7 +36,8 @@ class TapPoint:
     ``index`` is the runtime's own number for the tensor, within ``subgraph``. ``operands`` names
     the tap points from which this one is computed. ``untappable`` is the reason why it cannot be
     read, empty when it can. ``source`` is the line of the user's code that computes it
-    (``file:line``), where the runtime knows it.
+    (``file:line``), where the runtime knows it. ``batch_axis`` is the axis of ``shape`` that counts
+    samples where rows are those of samples.
     """
 
     name: str
@@ -50,6 +52,7 @@ class TapPoint:
     operands: tuple[str, ...] = ()
     untappable: str = ""
     source: str = ""
+    batch_axis: int = 0
 
     @property
     def native(self) -> str:
@@ -61,7 +64,9 @@ class TapPoint:
         """Shape of one captured row: without the batch axis where there is one."""
         if self.shape is None:
             return None
-        return self.shape[1:] if self.per == "sample" else self.shape
+        if self.per != "sample":
+            return self.shape
+        return self.shape[: self.batch_axis] + self.shape[self.batch_axis + 1 :]
 
     @property
     def row_bytes(self) -> int | None:
@@ -99,6 +104,10 @@ class Graph:
 
     def __contains__(self, key: object) -> bool:
         return key in self._by_name if isinstance(key, str) else key in self.taps
+
+    def canonical(self, name: str) -> str:
+        """The tap's own name for ``name``, which may be a further one; else ``name`` as it is."""
+        return name
 
     def of_kind(self, *kinds: Kind) -> tuple[TapPoint, ...]:
         return tuple(tap for tap in self.taps if tap.kind in kinds)

@@ -73,23 +73,18 @@ def check_readable(taps: Iterable[TapPoint]) -> None:
 def make_plan(
     taps: Sequence[TapPoint],
     *,
-    taps_per_pass: int | None = None,
     group: Group | None = None,
     samples: int | None = None,
     batches: int | None = None,
 ) -> Plan:
-    """A plan that reads ``taps`` in passes of at most ``taps_per_pass``, or as ``group`` splits
-    those that a pass reads.
+    """A plan that reads ``taps`` in one pass, or as ``group`` splits those that a pass reads.
 
     Raises Untappable for a tap that cannot be read, and what ``group`` raises.
     """
     check_readable(taps)
     computed = [tap for tap in taps if tap.per != "run"]
     groups = [computed] if group is None or not computed else group(computed)
-    size = taps_per_pass or len(taps) or 1
-    passes = tuple(
-        tuple(together[i : i + size]) for together in groups for i in range(0, len(together), size)
-    )
+    passes = tuple(tuple(together) for together in groups if together)
     return Plan(tuple(taps), passes, samples, batches)
 
 

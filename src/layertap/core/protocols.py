@@ -12,10 +12,15 @@ from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import Graph, TapPoint
 
 Emit = Callable[[TapPoint, Array], None]
-"""Called once per tap and pass, in graph order; the array is the receiver's to keep. One that
-cannot be written to may be the value of several taps."""
+"""Gets the values of one tap in all executions of a call of a pass, stacked on axis 0, above the
+tensor's own axes; tap by tap in graph order. Where shapes differ between executions it is called
+several times for one tap, in order. The array is the receiver's to keep."""
 
 Pass = Callable[[Feed, Emit], None]
+"""Runs one batch, or up to :attr:`Capabilities.block` executions of a fixed batch."""
+
+Wanted = Callable[[TapPoint], bool]
+"""Whether the caller is going to read a tap point."""
 
 Json = Any
 """A value that the json module can write."""
@@ -26,9 +31,10 @@ class Capabilities:
     """What a session can and cannot do.
 
     batch: the only batch size that one pass takes; None when it takes any.
-    batched: the inputs have a batch axis; without one, a pass takes exactly one sample.
-    taps_per_pass: the most taps that one pass can read; None when there is no limit, or when
-        the session is a :class:`Grouping`, which knows better.
+    batched: the inputs have a batch axis; without one, an execution takes exactly one sample.
+    block: the most executions that one call of a pass takes, where ``batch`` is fixed or there is
+        no batch axis; above 1, an additional leading axis of what is fed without a batch axis
+        enumerates them.
     traced: the graph is complete only after :meth:`Session.trace` has seen an example feed.
     bit_exact: the model's outputs are the same bits with and without taps.
     reason: why not, when ``bit_exact`` is False; written into every run's provenance.
@@ -36,14 +42,15 @@ class Capabilities:
 
     batch: int | None = None
     batched: bool = True
-    taps_per_pass: int | None = None
+    block: int = 1
     traced: bool = False
     bit_exact: bool = True
     reason: str = ""
 
 
 class Session(Protocol):
-    """A model loaded in one runtime. Single-threaded; closed by its owner; close is idempotent."""
+    """A model loaded in one runtime. Its owner calls it from one thread at a time, and closes it;
+    close is idempotent."""
 
     @property
     def graph(self) -> Graph: ...
@@ -63,11 +70,20 @@ class Session(Protocol):
         """
         ...
 
-    def trace(self, feed: Feed, /) -> Graph:
+    @property
+    def axes(self) -> Mapping[str, str]:
+        """How it is known which axis of a tap counts samples, or why it is not, by tap name; for
+        the taps that a trace was asked for. See :data:`layertap.core.axes.Evidence`."""
+        ...
+
+    def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> Graph:
         """Complete the graph for feeds like this one and return it; cheap when nothing is new.
 
-        Sessions whose graph is complete on opening return it unchanged. Raises FeedError when
-        the model does not take the feed.
+        Proves which axis counts samples of the taps that are ``wanted`` (of all with None), by
+        following it, or else by one further run of a changed batch; a tap of which nothing proves
+        it has one row per batch. What that run did to the model's state is undone. A session may
+        keep what is ``wanted`` of this feed for the pass that is prepared next. Raises FeedError
+        when the model does not take the feed.
         """
         ...
 
@@ -80,7 +96,8 @@ class Session(Protocol):
 
         ``taps`` are tap points of the graph, weights excepted, in graph order. Model inputs may
         be among them. Raises Untappable or BudgetExceeded; the pass raises FeedError or
-        RuntimeFailure.
+        RuntimeFailure. One that fails in a later execution of several has emitted those before it,
+        and says so in :attr:`RuntimeFailure.execution`.
         """
         ...
 
@@ -139,8 +156,8 @@ class Remembering(Protocol):
 class Sink(Protocol):
     """Receives the captures of one run, batch by batch.
 
-    ``write`` gets the next rows of a tap, enumerated on axis 0: one per sample, or one per executed
-    batch for ``per="batch"``; a batch may come in several writes. For ``per="run"`` it gets the
+    ``write`` gets the next rows of a tap, enumerated on axis 0: one per sample, or per execution
+    for ``per="batch"``; a batch may come in several writes. For ``per="run"`` it gets the
     value itself, once, at the start. What was written counts only after ``commit``.
     """
 
@@ -158,6 +175,16 @@ class Sink(Protocol):
     def skip(self, samples: int, feed: Feed, /) -> None:
         """The next ``samples`` samples are committed already; raises StoreError when ``feed`` is
         not what they were captured from."""
+        ...
+
+    def demote(self, tap: TapPoint, executions: Sequence[tuple[int, int]], /) -> None:
+        """``tap`` was thought to have a row per sample, and has one per batch from its first row
+        on: what was written of it is put together again, along its batch axis. ``executions`` are
+        those so far, each a number of samples and how often it came in a row."""
+        ...
+
+    def note(self, facts: Mapping[str, Json], /) -> None:
+        """Add ``facts`` to the run's provenance."""
         ...
 
     def close(self, complete: bool, /) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,9 @@ from layertap.core.feeds import Feed, Feeds, slice_feed
 from layertap.core.graph import TapPoint
 from layertap.core.plan import Plan
 from layertap.core.protocols import Observing, Pass, Remembering, Session, Sink
-from layertap.errors import BudgetExceeded, FeedError, RunError
+from layertap.core.rows import Cutter, RowMaker
+from layertap.core.verify import Verified
+from layertap.errors import BudgetExceeded, FeedError, RunError, RuntimeFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +32,39 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a plan is carried out.
+
+    budget: bytes that the captures may take. verify: run each batch twice, and compare.
+    """
+
+    budget: int | None = None
+    verify: bool = False
+    on_progress: OnProgress | None = None
+
+
 def execute(
-    session: Session,
-    plan: Plan,
-    feeds: Feeds,
-    sink: Sink,
-    *,
-    budget: int | None = None,
-    on_progress: OnProgress | None = None,
+    session: Session, plan: Plan, feeds: Feeds, sink: Sink, settings: Settings | None = None
 ) -> None:
     """Run ``plan`` over ``feeds`` and write every capture into ``sink``.
 
     Samples that the sink already holds are skipped without running them. The sink is closed in
     every case, with what was committed intact. Raises whatever the session, the feeds or the sink
-    raise, and BudgetExceeded as soon as the captures pass ``budget`` bytes.
+    raise, BudgetExceeded as soon as the captures pass the budget, and RunError where a batch that
+    is verified gives other bits the second time.
     """
+    settings = settings or Settings()
     complete = False
     try:
-        run = _Run(session, plan, sink, budget)
+        run = _Run(session, plan, sink, settings)
         run.constants()
         for batches, (feed, samples) in enumerate(feeds, 1):
             run.batch(feed, samples)
-            if on_progress is not None:
-                on_progress(Progress(run.samples, feeds.samples, batches, feeds.batches, run.bytes))
+            if settings.on_progress is not None:
+                settings.on_progress(
+                    Progress(run.samples, feeds.samples, batches, feeds.batches, run.bytes)
+                )
         if not run.samples:
             raise FeedError("the input holds no samples", hint="give at least one")
         run.check_found()
@@ -77,16 +89,19 @@ def weights_digest(session: Session) -> str:
 class _Run:
     """One execution of a plan: what is fixed for all batches, and the counts so far."""
 
-    def __init__(self, session: Session, plan: Plan, sink: Sink, budget: int | None) -> None:
-        self.session, self.sink, self.budget = session, sink, budget
+    def __init__(self, session: Session, plan: Plan, sink: Sink, settings: Settings) -> None:
+        self.session, self.sink, self.budget = session, sink, settings.budget
         self.weights = [tap for tap in plan.taps if tap.per == "run"]
         self.awaited = [tap.name for tap in plan.taps if tap.per != "run"]
         self.passes: list[Pass] = [session.prepare(taps) for taps in plan.passes]
+        if settings.verify:
+            self.passes = list(map(Verified, self.passes))
+        self.rows = RowMaker(plan.taps, sink, batched=session.capabilities.batched)
+        self.cutter = Cutter(session.capabilities, plan.sample_bytes)
         self.skip = sink.samples
         self.found = self.skip > 0
         self.samples = 0
         self.bytes = 0
-        self.rows = 0
 
     def constants(self) -> None:
         for tap in self.weights if self.skip == 0 else ():
@@ -98,18 +113,31 @@ class _Run:
         if skipped:
             self.skip -= skipped
             self.sink.skip(skipped, slice_feed(feed, 0, skipped, samples))
+            self.rows.executed(*self.cutter.executions(skipped))
             feed, samples = slice_feed(feed, skipped, samples, samples), samples - skipped
-        if not samples:
-            return
-        done = 0
-        for piece, rows in self._pieces(feed, samples):
-            self.rows = rows
-            for run_pass in self.passes:
-                run_pass(piece, self._emit)
+        done, first = 0, self.samples - samples
+        for piece, count in self.cutter.pieces(feed, samples):
+            self._piece(piece, count, first + done)
             # Piece by piece, so that the sink knows which sample a row belongs to when a tap
             # appears in some pieces only.
-            self.sink.commit(rows, slice_feed(feed, done, done + rows, samples))
-            done += rows
+            self.sink.commit(count, slice_feed(feed, done, done + count, samples))
+            self.rows.executed(*self.cutter.executions(count))
+            done += count
+
+    def _piece(self, feed: Feed, samples: int, first: int) -> None:
+        """Run one piece, whose first sample has the number ``first``."""
+        size, executions = self.cutter.executions(samples)
+        self.rows.begin(size)
+        try:
+            for run_pass in self.passes:
+                run_pass(feed, self._emit)
+        except RuntimeFailure as error:
+            complete = error.execution
+            if complete and len(self.passes) == 1:
+                self.sink.commit(complete * size, slice_feed(feed, 0, complete * size, samples))
+            if complete is not None and executions > 1:
+                error.message = f"at sample {first + complete * size}: {error.message}"
+            raise
 
     def check_found(self) -> None:
         """Raise RunError where nothing of what was asked for was called."""
@@ -120,35 +148,9 @@ class _Run:
                 "weights without calling it, as PyTorch's MultiheadAttention does with out_proj",
             )
 
-    def _pieces(self, feed: Feed, samples: int) -> Iterator[tuple[Feed, int]]:
-        """The feed cut into what one pass of this session takes."""
-        able = self.session.capabilities
-        if not able.batched:
-            for i in range(samples):
-                one = slice_feed(feed, i, i + 1, samples)
-                yield {name: value[0] for name, value in one.items()}, 1
-        elif able.batch is None:
-            yield feed, samples
-        elif samples % able.batch:
-            raise FeedError(
-                f"the batch has {samples} samples, the model takes exactly {able.batch} at a time",
-                hint=f"pass a multiple of {able.batch} samples",
-            )
-        else:
-            for i in range(0, samples, able.batch):
-                yield slice_feed(feed, i, i + able.batch, samples), able.batch
-
-    def _emit(self, tap: TapPoint, value: Array) -> None:
+    def _emit(self, tap: TapPoint, values: Array) -> None:
         self.found = True
-        if tap.per == "batch":
-            value = value[None]
-        elif value.ndim == 0 or value.shape[0] != self.rows:
-            raise RunError(
-                f"{tap.name!r} has shape {value.shape} for a batch of {self.rows}: "
-                "its first axis does not count samples",
-                hint="run one sample at a time, with batch_size=1",
-            )
-        self._write(tap, value)
+        self._write(*self.rows.of(tap, values))
 
     def _write(self, tap: TapPoint, rows: Array) -> None:
         self.bytes += rows.nbytes

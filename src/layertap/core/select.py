@@ -70,6 +70,15 @@ def select(graph: Graph, selector: Selector) -> tuple[TapPoint, ...]:
     return tuple(tap for tap in graph if tap.name in chosen)
 
 
+def canonical(graph: Graph, selector: Selector) -> Selector:
+    """``selector`` with further names of tap points of ``graph`` replaced by their own."""
+    if isinstance(selector, str):
+        return graph.canonical(selector)
+    if not is_union(selector):
+        return selector
+    return [graph.canonical(part) if isinstance(part, str) else part for part in selector]
+
+
 def is_union(selector: Selector) -> TypeGuard[Iterable[str | TapPoint | Predicate]]:
     """Whether ``selector`` is several selectors, such as a list."""
     one = isinstance(selector, str | TapPoint) or callable(selector)

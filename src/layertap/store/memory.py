@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,6 +35,21 @@ class MemoryRows:
             self._spans[-1] = range(self._spans[-1].start, first + len(block))
         else:
             self._spans.append(range(first, first + len(block)))
+
+    def demoted(self, tap: TapPoint, executions: Sequence[tuple[int, int]]) -> MemoryRows:
+        """The same with a row per execution, which sample rows are put together to again."""
+        rows, samples = self.read(0, self._rows), self.samples
+        whole = MemoryRows(tap)
+        first = number = 0
+        for size, times in executions:
+            for _ in range(times):
+                start, stop = np.searchsorted(samples, (first, first + size))
+                if stop > start:
+                    whole.append(
+                        np.stack(list(rows[start:stop]), axis=tap.batch_axis)[None], number
+                    )
+                first, number = first + size, number + 1
+        return whole
 
     def __len__(self) -> int:
         return self._rows
@@ -93,6 +109,19 @@ class MemoryStore:
 
     def remember(self, observed: Mapping[str, int]) -> None:
         self._provenance = {**self._provenance, "observed": dict(observed)}
+
+    def demote(self, tap: TapPoint, executions: Sequence[tuple[int, int]]) -> None:
+        later = [rows for other, rows in self._pending if other.name == tap.name]
+        self._pending = [item for item in self._pending if item[0].name != tap.name]
+        old = self._rows[tap.name]
+        for rows in later:
+            old.append(rows, self.samples)
+        now = replace(tap, per="batch")
+        self._taps = [now if other.name == tap.name else other for other in self._taps]
+        self._rows[tap.name] = old.demoted(now, executions)
+
+    def note(self, facts: Mapping[str, Json]) -> None:
+        self._provenance = {**self._provenance, **facts}
 
     def close(self, complete: bool) -> None:
         self._pending.clear()

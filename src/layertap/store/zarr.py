@@ -182,6 +182,14 @@ class ZarrStore:
         provenance = {**self._document.provenance, "observed": {**before, **total}}
         self._document = replace(self._document, provenance=provenance)
 
+    def demote(self, tap: TapPoint, executions: Sequence[tuple[int, int]]) -> None:
+        raise StoreError(f"{tap.name!r} no longer has a row per sample", hint="batch_size=1")
+
+    def note(self, facts: Mapping[str, Json]) -> None:
+        """Facts for the provenance; written with the next part of the document."""
+        provenance = {**self._document.provenance, **plain_json(facts)}
+        self._document = replace(self._document, provenance=provenance)
+
     def close(self, complete: bool) -> None:
         """Finish the run. Raises StoreError when ``complete`` and the end cannot be written, or
         the input had fewer samples than the resumed run."""

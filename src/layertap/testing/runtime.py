@@ -339,7 +339,7 @@ def _emissions(
 ) -> list[tuple[TapPoint, Array]]:
     """What one pass over ``taps`` emits for one feed that the session takes as it is."""
     emitted: list[tuple[TapPoint, Array]] = []
-    model.session.prepare(list(taps))(feed, lambda tap, value: emitted.append((tap, value)))
+    model.session.prepare(list(taps))(feed, lambda tap, values: emitted.append((tap, values[0])))
     return emitted
 
 

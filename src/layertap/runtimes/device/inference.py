@@ -65,7 +65,7 @@ class DevicePass:
         inference = self._whole(inputs)
         self._samples += 1
         for reading in self._readings:
-            emit(reading.tap, self._value(reading, inference, arrays))
+            emit(reading.tap, self._value(reading, inference, arrays)[None])
 
     def configure(self, board: Board) -> None:
         """Tell the board what to send."""

@@ -11,7 +11,7 @@ from layertap.core.feeds import Feed, InputSpec
 from layertap.core.files import read_whole
 from layertap.core.graph import Graph, TapPoint
 from layertap.core.plan import check_readable
-from layertap.core.protocols import Capabilities, Json
+from layertap.core.protocols import Capabilities, Json, Wanted
 from layertap.errors import PlanError, RunError, SourceError, Untappable
 from layertap.firmware.wire.elements import NUMBERS
 from layertap.firmware.wire.messages import WIRE
@@ -126,7 +126,11 @@ class DeviceSession:
         now = {} if self._board is None else self._board.counters()
         return {name: now[name] - self._before.get(name, 0) for name in now}
 
-    def trace(self, feed: Feed, /) -> Graph:
+    @property
+    def axes(self) -> Mapping[str, str]:
+        return {}
+
+    def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> Graph:
         return self.graph
 
     def read(self, tap: TapPoint, /) -> Array:

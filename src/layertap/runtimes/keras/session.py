@@ -15,7 +15,7 @@ from layertap.core.feeds import Feed, InputSpec
 from layertap.core.graph import Graph, TapPoint
 from layertap.core.messages import brief
 from layertap.core.plan import check_readable
-from layertap.core.protocols import Capabilities, Emit, Json, Pass
+from layertap.core.protocols import Capabilities, Emit, Json, Pass, Wanted
 from layertap.errors import (
     FeedError,
     LayertapError,
@@ -133,7 +133,11 @@ class KerasSession:
             "model": {"sha256": self._source.sha256, kind: self._source.origin},
         }
 
-    def trace(self, feed: Feed, /) -> Graph:
+    @property
+    def axes(self) -> Mapping[str, str]:
+        return {}
+
+    def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> Graph:
         """The graph for feeds like this one; builds a model that has no weights yet.
 
         Raises FeedError when the model does not take the feed.
@@ -219,13 +223,13 @@ class KerasSession:
         for tap in taps:
             if tap.kind == "input":
                 if tap.name in arrays:  # it may be optional
-                    emit(tap, arrays[tap.name].copy())
+                    emit(tap, arrays[tap.name].copy()[None])
                 continue
             value, loops = next(values), self._loops[tap.name]
             if loops and tap.per == "sample":
                 # Iterations are stacked on the first axis, where the samples belong.
                 value = np.ascontiguousarray(np.moveaxis(value, loops, 0))
-            emit(tap, value)
+            emit(tap, value[None])
 
     def _as_two(self, arrays: Mapping[str, Array], wanted: tuple[str, ...]) -> list[Array]:
         """One sample, run as two equal ones: with a batch of one Keras may take other operations

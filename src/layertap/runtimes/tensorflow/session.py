@@ -15,7 +15,7 @@ from layertap.core.feeds import Feed, InputSpec, as_array
 from layertap.core.graph import Graph, TapPoint, format_shape
 from layertap.core.messages import brief
 from layertap.core.plan import check_readable
-from layertap.core.protocols import Capabilities, Emit, Json, Pass
+from layertap.core.protocols import Capabilities, Emit, Json, Pass, Wanted
 from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure
 from layertap.runtimes.tensorflow.batching import Batching, batching
 from layertap.runtimes.tensorflow.catalog import Catalog, catalog
@@ -86,7 +86,11 @@ class TensorFlowSession:
         facts = {} if self._opened is None else self._opened.provenance
         return {"runtime": "tensorflow", "version": tf.__version__, "model": {}, **facts}
 
-    def trace(self, feed: Feed, /) -> Graph:
+    @property
+    def axes(self) -> Mapping[str, str]:
+        return {}
+
+    def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> Graph:
         """The graph for feeds like this one. Raises FeedError when it does not take the feed."""
         self._check_open()
         if not self._untraced:
@@ -157,7 +161,7 @@ class TensorFlowSession:
         for tap in taps:
             value = arrays.get(tap.name) if tap.kind == "input" else found.get(tap.name)
             if value is not None:
-                emit(tap, value.copy() if tap.kind == "input" else value)
+                emit(tap, (value.copy() if tap.kind == "input" else value)[None])
 
     def _arrays(self, feed: Feed) -> dict[str, Array]:
         """The fed arrays in the order of the inputs. Raises FeedError for wrong shapes."""

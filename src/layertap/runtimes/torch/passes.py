@@ -91,7 +91,7 @@ class TapPass:
             arrays.update(self._inputs(feed))
         for number, tap in enumerate(self.taps):
             if number in arrays:
-                emit(tap, arrays.pop(number))
+                emit(tap, arrays.pop(number)[None])
 
     def _read(self, feed: Feed) -> dict[int, Array]:
         """Read with no more care than feeds like this one need."""

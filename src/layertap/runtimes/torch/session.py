@@ -148,7 +148,11 @@ class TorchSession:
                 stack.callback(torch.backends.mha.set_fastpath_enabled, True)
             yield
 
-    def trace(self, feed: Feed, /) -> TorchGraph:
+    @property
+    def axes(self) -> Mapping[str, str]:
+        return {}
+
+    def trace(self, feed: Feed, wanted: Any = None, /) -> TorchGraph:
         """The graph for feeds like this one, from one call with fake tensors, which computes
         nothing; from a real one where the module's control flow depends on values."""
         self.check_open()

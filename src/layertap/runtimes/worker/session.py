@@ -15,7 +15,7 @@ from layertap.core.feeds import Feed, InputSpec, fed
 from layertap.core.files import read_whole, write_whole
 from layertap.core.graph import Graph, TapPoint
 from layertap.core.plan import check_readable
-from layertap.core.protocols import Capabilities, Emit, Json
+from layertap.core.protocols import Capabilities, Emit, Json, Wanted
 from layertap.errors import RunError, RuntimeFailure, SourceError, Untappable
 from layertap.runtimes.registry import Runtime, missing_runtime
 from layertap.runtimes.worker.process import Worker, WorkerFailure
@@ -112,7 +112,11 @@ class TfliteSession(ABC):
         """The error for the user when the worker failed while running."""
         return error
 
-    def trace(self, feed: Feed, /) -> Graph:
+    @property
+    def axes(self) -> Mapping[str, str]:
+        return {}
+
+    def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> Graph:
         return self.graph
 
     def read(self, tap: TapPoint, /) -> Array:
@@ -201,7 +205,7 @@ class TflitePass:
         fed = {name: array for (name, _), array in zip(self._inputs, arrays, strict=True)}
         for tap in self._taps:
             value = by_name[tap.name] if tap.name in by_name else fed[tap.name].copy()
-            emit(tap, value)
+            emit(tap, value[None])
 
     def _load(self) -> None:
         """Make sure that the worker that runs now has the model."""
