@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layertap.core.feeds import InputSpec, make_feeds
-from layertap.core.quantization import Quantization
+from layertap.core.feeds import InputSpec, count_samples, make_feeds, slice_feed
 from layertap.errors import FeedError
 
 ONE = (InputSpec("x", "float32", (None, 3)),)
@@ -128,6 +128,7 @@ def test_the_first_of_several_inputs_may_be_a_pair() -> None:
         ({"x": [[1, 2], [3]]}, "cannot read"),
         (None, "not an array"),
         ("text", "a str, not an array"),
+        (np.ma.masked_less(np.array([[-1.0, 2, 3]]), 0), "'x' masks 1 of its values"),
     ],
 )
 def test_bad_feeds(x: Any, what: str) -> None:
@@ -139,24 +140,6 @@ def test_bad_feeds(x: Any, what: str) -> None:
 def test_inputs_of_different_lengths() -> None:
     with pytest.raises(FeedError, match="4 samples.*3"):
         feeds((np.ones((4, 2), np.float32), np.ones(3, np.int8)), TWO)
-
-
-def test_floats_are_quantized_and_integers_taken_as_they_are() -> None:
-    spec = (InputSpec("x", "int8", (None, 1), Quantization((0.5,), (-128,))),)
-    ((feed, _),) = feeds(np.array([[0.0], [1.0], [1000.0]]), spec)
-    np.testing.assert_array_equal(feed["x"], np.array([[-128], [-126], [127]], np.int8))
-    ((feed, _),) = feeds(np.array([[-128], [5]], np.int64), spec)
-    np.testing.assert_array_equal(feed["x"], np.array([[-128], [5]], np.int8))
-    with pytest.raises(FeedError, match="int64"):
-        feeds(np.array([[200]]), spec)
-
-
-def test_nothing_stands_for_nan_in_a_quantized_input() -> None:
-    spec = (InputSpec("x", "int8", (None, 2), Quantization((0.5,), (3,))),)
-    ((feed, _),) = feeds(np.array([[np.inf, -np.inf]]), spec)
-    assert feed["x"].tolist() == [[127, -128]]
-    with pytest.raises(FeedError, match="'x' holds NaN"):
-        feeds(np.array([[np.nan, 1]]), spec)
 
 
 def test_without_a_batch_axis() -> None:
@@ -210,3 +193,111 @@ def test_what_a_model_takes_is_said_in_words() -> None:
     with pytest.raises(FeedError) as caught:
         feeds((a, a), spec)
     assert caught.value.hint == "the model takes x, others by name"
+
+
+def test_a_list_that_holds_itself_is_no_input() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(FeedError, match="'x' is a list that NumPy cannot read"):
+        feeds(endless)
+
+
+def test_masked_values_are_refused_wherever_they_are() -> None:
+    masked = np.ma.masked_less(np.array([[-1.0, 2], [3, -4]]), 0)
+    spec = (InputSpec("x", nested="tuple"), InputSpec("y", required=False))
+    for x in (masked, {"x": (masked, None)}, {"x": {"p": masked}}, [(masked, 0)]):
+        with pytest.raises(FeedError, match="'x' masks 2 of its values") as caught:
+            feeds(x, spec)
+        assert "x.filled(" in caught.value.hint
+    with pytest.raises(FeedError, match="'x' masks"):
+        feeds({"x": [masked, masked]}, (InputSpec("x", nested="list"),))
+    clear = np.ma.masked_array(np.ones((2, 3)), mask=False)
+    ((feed, _),) = feeds(clear)
+    assert feed["x"].tolist() == [[1, 1, 1]] * 2
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "4", [2]])
+def test_what_is_no_batch_size(size: Any) -> None:
+    for x in (np.ones((4, 3)), [np.ones((4, 3))]):
+        with pytest.raises(FeedError, match="a batch size of") as caught:
+            feeds(x, batch_size=size)
+        assert caught.value.hint == "give a whole number from 1"
+
+
+def test_a_batch_size_may_be_an_integer_of_numpy() -> None:
+    assert [samples for _, samples in feeds(np.ones((5, 3)), batch_size=np.int64(2))] == [2, 2, 1]
+
+
+def test_only_the_batch_at_hand_is_converted() -> None:
+    x = np.zeros((64, 1 << 14), np.uint8)
+    tracemalloc.start()
+    for feed, _ in make_feeds(x, (InputSpec("x", "float32", (None, 1 << 14)),), batch_size=2):
+        assert feed["x"].dtype == np.float32
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4 * 4 * x[:2].size  # a few batches as float32; the whole is 64 samples
+
+
+def test_the_time_of_a_sequence_first_input_is_not_cut() -> None:
+    x, state = np.arange(60.0).reshape(5, 4, 3), np.ones((2, 3, 4))
+    spec = (InputSpec("x", "float32", (None, 4, 3)), InputSpec("state", "float64", (2, 3, 4)))
+    axes = {"x": 1, "state": -1}
+    parts = feeds({"x": x, "state": state}, spec, batch_size=3, batch_axis=axes)
+    assert [samples for _, samples in parts] == [3, 1]
+    np.testing.assert_array_equal(parts[0][0]["x"], x[:, :3])
+    np.testing.assert_array_equal(parts[1][0]["x"], x[:, 3:])
+    assert [feed["state"].shape for feed, _ in parts] == [(2, 3, 3), (2, 3, 1)]
+    with pytest.raises(FeedError, match="'x' holds 4 samples, 'state' holds 3"):
+        feeds({"x": x, "state": state[:, :, :3]}, spec, batch_axis=axes)
+    with pytest.raises(FeedError, match=r"shape 5x4x2, expected \?x\?x3"):
+        feeds({"x": x[:, :, :2], "state": state}, spec, batch_axis=axes)
+
+
+def test_an_input_without_samples_is_passed_whole_with_each_batch() -> None:
+    x, table = np.ones((4, 2), np.float32), np.arange(4, dtype=np.int8)
+    for order in ({"a": x, "b": table}, {"b": table, "a": x}):
+        parts = feeds(order, TWO, batch_size=3, batch_axis={"b": None})
+        assert [samples for _, samples in parts] == [3, 1]
+        assert all(feed["b"] is table for feed, _ in parts)
+
+
+def test_a_signal_without_a_batch_axis_is_one_sample() -> None:
+    wave = np.linspace(-1, 1, 16, dtype=np.float32)
+    spec = (InputSpec("wave", "float32", (None,)),)
+    ((feed, samples),) = feeds(wave, spec, batch_axis={"wave": None}, batch_size=4)
+    assert samples == 1
+    np.testing.assert_array_equal(feed["wave"], wave)
+    for shape in ((16,), (None,)):
+        spec = (InputSpec("wave", "float32", shape),)
+        ((feed, samples),) = feeds(wave, spec, batched=False)
+        assert (samples, feed["wave"].shape) == (1, (1, 16))
+        ((feed, samples),) = feeds(np.stack([wave, -wave]), spec, batched=False)
+        assert (samples, feed["wave"].shape) == (2, (2, 16))
+
+
+def test_other_axes_where_the_model_has_no_batch_axis() -> None:
+    spec = (InputSpec("x", "float32", (3,)), InputSpec("table", "float32", (2,)))
+    x, table = np.arange(12, dtype=np.float32).reshape(3, 4), np.array([5, 6], np.float32)
+    axes = {"x": 1, "table": None}
+    parts = feeds({"x": x, "table": table}, spec, batched=False, batch_size=3, batch_axis=axes)
+    assert [samples for _, samples in parts] == [3, 1]
+    np.testing.assert_array_equal(np.concatenate([feed["x"] for feed, _ in parts]), x.T)
+    assert [feed["table"].tolist() for feed, _ in parts] == [[[5, 6]] * 3, [[5, 6]]]
+
+
+def test_a_slice_of_a_feed_goes_along_its_axes() -> None:
+    x = np.arange(24).reshape(2, 4, 3)
+    (feed, samples), *_ = make_feeds(x, (InputSpec("x"),), batch_axis={"x": 1})
+    assert (samples, count_samples(feed)) == (4, 4)
+    part = slice_feed(slice_feed(feed, 1, 4, 4), 1, 3, 3)
+    np.testing.assert_array_equal(part["x"], x[:, 2:])
+    pair = make_feeds(((x, {"y": x}),), (InputSpec("x", nested="tuple"),), batch_axis={"x": 2})
+    (first, _), *_ = pair
+    np.testing.assert_array_equal(slice_feed(first, 0, 1, 3)["x"][1]["y"], x[:, :, :1])
+
+
+@pytest.mark.parametrize("axis", [3, -4])
+def test_an_axis_that_is_not_there(axis: int) -> None:
+    for spec in (InputSpec("x"), InputSpec("x", "float64", (2, 4, 3))):
+        with pytest.raises(FeedError, match=f"'x' has no axis {axis}, its shape is 2x4x3"):
+            feeds(np.ones((2, 4, 3)), (spec,), batch_axis={"x": axis})

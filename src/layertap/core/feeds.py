@@ -4,46 +4,51 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from layertap.core.dtypes import Array, is_real, numpy_dtype
 from layertap.core.graph import format_shape
-from layertap.core.quantization import Quantization
+from layertap.core.inputs import (
+    Clipping,
+    InputSpec,
+    arrays_in,
+    as_array,
+    cast,
+    check_unmasked,
+    fed,
+    fitted,
+    is_array,
+    is_numbers,
+)
 from layertap.errors import FeedError
 
 Feed = Mapping[str, Any]
+Axes = Mapping[str, int | None]
+"""Which axis of an input counts samples, by its name; None where the input has none of them and is
+passed whole with each batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """One input of a model: what a feed must hold under ``name``.
+class Batch(dict[str, Any]):
+    """A feed that knows the batch ``axes`` of its inputs where they are others than axis 0."""
 
-    ``dtype`` is None and ``shape`` is None where the model does not fix them: then the value is
-    passed on as it is. ``shape`` includes the batch axis of a batched model; None in it means any
-    size. A name that starts with ``**`` stands for any further names, one that starts with ``*``
-    for any further positional inputs. ``nested``: the value may also be a tuple or a mapping of
-    arrays with the samples on axis 0, or where it is ``"list"`` a list of them.
-    """
-
-    name: str
-    dtype: str | None = None
-    shape: tuple[int | None, ...] | None = None
-    quantization: Quantization | None = None
-    required: bool = True
-    nested: Literal["tuple", "list"] | None = None
+    def __init__(self, values: Feed, axes: Axes | None = None) -> None:
+        super().__init__(values)
+        self.axes: Axes = {} if axes is None else axes
 
 
 @dataclass(frozen=True)
 class Feeds:
-    """Feeds of one batch each. ``samples`` and ``batches`` are None where nobody knows yet."""
+    """Feeds of one batch each. ``samples`` and ``batches`` are None where nobody knows yet.
+    ``clipping`` counts, by input, as the feeds are taken."""
 
     each: Iterable[tuple[Feed, int]]
     samples: int | None
     batches: int | None
+    clipping: Mapping[str, Clipping] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[Feed, int]]:
         """Pairs of a feed and its number of samples."""
@@ -54,16 +59,26 @@ class Feeds:
         rest = iter(self.each)
         first = next(rest, None)
         each = rest if first is None else itertools.chain([first], rest)
-        return first, Feeds(each, self.samples, self.batches)
+        return first, Feeds(each, self.samples, self.batches, self.clipping)
 
-
-def is_array(value: object) -> bool:
-    """Whether ``value`` is an array or tensor of any framework."""
-    return hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__")
+    @property
+    def clipped(self) -> dict[str, dict[str, int]]:
+        """For the run's provenance: of each input some values of which were clipped on the way to
+        its integers, how many (``clipped``) of how many (``total``) that were taken so far."""
+        return {
+            name: {"clipped": count.clipped, "total": count.total}
+            for name, count in self.clipping.items()
+            if count.clipped
+        }
 
 
 def make_feeds(
-    x: Any, inputs: Sequence[InputSpec], *, batched: bool = True, batch_size: int | None = None
+    x: Any,
+    inputs: Sequence[InputSpec],
+    *,
+    batched: bool = True,
+    batch_size: int | None = None,
+    batch_axis: Axes | None = None,
 ) -> Feeds:
     """Feeds from ``x``: one batch, or an iterable of batches.
 
@@ -75,28 +90,39 @@ def make_feeds(
     its number of samples may say so as an attribute ``samples`` (int).
 
     ``batched=False``: the model's inputs have no batch axis; a sample is then an exact input, and
-    an additional leading axis enumerates samples.
+    an additional leading axis enumerates samples. ``batch_axis`` says by name for which inputs
+    another axis than axis 0 counts samples, or with None that none does.
 
     Raises FeedError with the expected and the given shape and dtype.
     """
     x = _untabled(x)
+    cutter = _Cutter(inputs, batched, checked_batch_size(batch_size), batch_axis or {})
     if _is_one_set(x, inputs):
-        return _cut(_named(x, inputs, exact=True), inputs, batched, batch_size)
+        return cutter.cut(_named(x, inputs, exact=True))
     if isinstance(x, str | bytes) or not isinstance(x, Iterable):
         raise FeedError(
-            f"the input is {_a(x)}, not an array, a mapping, a tuple or an iterable of batches",
+            f"the input is a {type(x).__name__}, "
+            "not an array, a mapping, a tuple or an iterable of batches",
             hint=_expected(inputs),
         )
     samples = getattr(x, "samples", None)
     known = samples if isinstance(samples, int) else None
-    return Feeds(_each(x, inputs, batched, batch_size), known, _length(x))
+    named = (_named(_untabled(batch), inputs, exact=False) for batch in x)
+    each = itertools.chain.from_iterable(map(cutter.cut, named))
+    return Feeds(each, known, _length(x), cutter.clipping)
 
 
-def _each(
-    batches: Iterable[Any], inputs: Sequence[InputSpec], batched: bool, batch_size: int | None
-) -> Iterator[tuple[Feed, int]]:
-    for batch in map(_untabled, batches):
-        yield from _cut(_named(batch, inputs, exact=False), inputs, batched, batch_size)
+def checked_batch_size(size: Any) -> int | None:
+    """``size`` if it is a whole number from 1, or None. Raises FeedError."""
+    try:
+        number = None if size is None else operator.index(size)
+    except TypeError:
+        number = 0
+    if number is not None and number < 1:
+        raise FeedError(
+            f"a batch size of {size!r} is not possible", hint="give a whole number from 1"
+        )
+    return number
 
 
 def _untabled(x: Any) -> Any:
@@ -114,7 +140,7 @@ def _length(x: Any) -> int | None:
 def _is_one_set(x: Any, inputs: Sequence[InputSpec]) -> bool:
     if is_array(x) or isinstance(x, Mapping | tuple | int | float):
         return True
-    return isinstance(x, list) and bool(x) and (_is_numbers(x) or _is_one_each(x, inputs))
+    return isinstance(x, list) and bool(x) and (is_numbers(x) or _is_one_each(x, inputs))
 
 
 def _is_one_each(values: Any, inputs: Sequence[InputSpec]) -> bool:
@@ -126,18 +152,11 @@ def _required(inputs: Sequence[InputSpec]) -> list[str]:
     return [spec.name for spec in inputs if spec.required and not spec.name.startswith("*")]
 
 
-def _is_numbers(x: Any) -> bool:
-    """Whether ``x`` is a number or nested lists of numbers (judged by the first)."""
-    while isinstance(x, list | tuple) and x:
-        x = x[0]
-    return isinstance(x, int | float | bool)
-
-
 def _named(x: Any, inputs: Sequence[InputSpec], *, exact: bool) -> dict[str, Any]:
     """``x`` with input names. With ``exact`` a surplus of positional values is an error."""
     if isinstance(x, Mapping):
         return _check_names(dict(x), inputs)
-    values = list(x) if isinstance(x, tuple | list) and not _is_numbers(x) else [x]
+    values = list(x) if isinstance(x, tuple | list) and not is_numbers(x) else [x]
     if not exact and values and _holds_all(values[0], inputs):
         return _named(values[0], inputs, exact=True)
     names = [spec.name for spec in inputs if not spec.name.startswith("*")]
@@ -188,167 +207,127 @@ def _check_names(feed: dict[str, Any], inputs: Sequence[InputSpec]) -> dict[str,
     return feed
 
 
-def _cut(
-    feed: dict[str, Any], inputs: Sequence[InputSpec], batched: bool, batch_size: int | None
-) -> Feeds:
-    by_name = {spec.name: spec for spec in inputs}
-    checked = {
-        name: _conform(value, by_name[name], batched) if name in by_name else value
-        for name, value in feed.items()
-    }
-    _check_lengths(checked, inputs)
-    samples = count_samples(checked)
-    size = batch_size or samples or 1
-    if size < 1:
-        raise FeedError(f"a batch size of {size} is not possible", hint="give 1 or more")
-    starts = range(0, samples, size)
-    cut = ((slice_feed(checked, i, i + size, samples), min(size, samples - i)) for i in starts)
-    return Feeds(cut, samples, len(starts))
+class _Cutter:
+    """Cuts named values into feeds of one batch each. Only what a batch holds is converted to the
+    model's dtypes, when its turn comes."""
+
+    def __init__(
+        self, inputs: Sequence[InputSpec], batched: bool, batch_size: int | None, axes: Axes
+    ) -> None:
+        self.specs = {spec.name: spec for spec in inputs}
+        self.batched, self.batch_size = batched, batch_size
+        self.given = axes
+        # Without a batch axis of its own, what is fed gets one in front.
+        self.axes = axes if batched else {n: None for n, axis in axes.items() if axis is None}
+        self.clipping = {spec.name: Clipping() for spec in inputs if spec.quantization is not None}
+
+    def cut(self, named: Mapping[str, Any]) -> Feeds:
+        fits = Batch({name: self._fitted(name, value) for name, value in named.items()}, self.axes)
+        self._check_lengths(fits)
+        samples = count_samples(fits)
+        if not self.batched:
+            fits = self._repeated(fits, samples)
+        size = self.batch_size or samples or 1
+        starts = range(0, samples, size)
+        cut = (
+            (self._cast(slice_feed(fits, i, i + size, samples)), min(size, samples - i))
+            for i in starts
+        )
+        return Feeds(cut, samples, len(starts), self.clipping)
+
+    def _fitted(self, name: str, value: Any) -> Any:
+        check_unmasked(name, value)
+        axis = self.given.get(name, 0)
+        if name in self.specs:
+            value = fitted(value, self.specs[name], batched=self.batched, axis=axis)
+        for array in arrays_in(value) if axis else ():
+            rank = len(array.shape)
+            if axis is not None and not -rank <= axis < rank:
+                raise FeedError(
+                    f"the input {name!r} has no axis {axis}, its shape is "
+                    f"{format_shape(tuple(array.shape))}",
+                    hint="axes are counted from 0; None stands for no batch axis",
+                )
+        return value
+
+    def _check_lengths(self, fits: Feed) -> None:
+        """All inputs whose shape the model fixes must hold the same number of samples."""
+        counts = {
+            name: count_samples(Batch({name: value}, self.axes))
+            for name, value in fits.items()
+            if name in self.specs
+            and self.specs[name].shape is not None
+            and self.axes.get(name, 0) is not None
+        }
+        first = next(iter(counts), "")
+        for name, count in counts.items():
+            if count != counts[first]:
+                raise FeedError(
+                    f"the input {first!r} holds {counts[first]} samples, {name!r} holds {count}",
+                    hint="axis 0 counts samples, or what batch_axis says, and is as long in all",
+                )
+
+    def _repeated(self, fits: Batch, samples: int) -> Batch:
+        """What is passed whole, once for each sample; nothing is copied."""
+        whole = {
+            name: np.broadcast_to(fits[name], (samples, *fits[name].shape[1:]))
+            for name in self.axes.keys() & fits.keys() & self.specs.keys()
+        }
+        return Batch(fits | whole)
+
+    def _cast(self, feed: dict[str, Any]) -> Feed:
+        for name, value in feed.items():
+            if name in self.specs:
+                clipping = self.clipping.get(name) or Clipping()
+                feed[name] = cast(value, self.specs[name], clipping)
+        return feed
 
 
 def slice_feed(feed: Feed, start: int, stop: int, samples: int) -> dict[str, Any]:
     """Samples ``start`` to ``stop`` of a feed of ``samples`` samples; what has no batch axis of
     that length is passed on unchanged."""
+    axes = _axes(feed)
     if start == 0 and stop >= samples:
-        return dict(feed)
-    return {name: _sliced(value, start, stop, samples) for name, value in feed.items()}
+        return Batch(feed, axes)
+    cut = {
+        name: _sliced(value, slice(start, stop), samples, axes.get(name, 0))
+        for name, value in feed.items()
+    }
+    return Batch(cut, axes)
 
 
-def _sliced(value: Any, start: int, stop: int, samples: int) -> Any:
+def _axes(feed: Feed) -> Axes:
+    return feed.axes if isinstance(feed, Batch) else {}
+
+
+def _sliced(value: Any, span: slice, samples: int, axis: int | None) -> Any:
     if isinstance(value, Mapping):
-        return {key: _sliced(inner, start, stop, samples) for key, inner in value.items()}
+        return {key: _sliced(inner, span, samples, axis) for key, inner in value.items()}
     if type(value) is tuple:
-        return tuple(_sliced(inner, start, stop, samples) for inner in value)
-    return value[start:stop] if _rows(value) == samples else value
+        return tuple(_sliced(inner, span, samples, axis) for inner in value)
+    if axis is None or _length_of(value, axis) != samples:
+        return value
+    return value[(*[slice(None)] * (axis % len(value.shape)), span)] if axis else value[span]
 
 
-def fed(feed: Feed, spec: InputSpec) -> Array:
-    """What ``feed`` holds for an input whose dtype and shape the model fixes: an array of just
-    these, C-contiguous. Raises FeedError."""
-    described = f"{format_shape(spec.shape)} {spec.dtype}"
-    if spec.name not in feed:
-        raise FeedError(f"the input {spec.name!r} is missing", hint=f"it is {described}")
-    value = np.asarray(feed[spec.name])
-    fits = value.dtype == numpy_dtype(spec.dtype or "") and spec.shape is not None
-    fits = fits and value.ndim == len(spec.shape or ())
-    fits = fits and all(
-        want in (None, size) for want, size in zip(spec.shape or (), value.shape, strict=True)
-    )
-    if not fits:
-        raise FeedError(
-            f"the input {spec.name!r} is {format_shape(value.shape)} {value.dtype}",
-            hint=f"the model takes {described}",
-        )
-    return np.ascontiguousarray(value).reshape(value.shape)
-
-
-def _rows(value: Any) -> int | None:
-    return int(value.shape[0]) if is_array(value) and len(value.shape) else None
+def _length_of(value: Any, axis: int) -> int | None:
+    """How many samples an array holds, None for what is none or has no such axis."""
+    rank = len(value.shape) if is_array(value) else 0
+    return int(value.shape[axis]) if -rank <= axis < rank else None
 
 
 def count_samples(feed: Feed) -> int:
     """Samples in the feed: the length of the first array's batch axis; 1 without an array."""
-    rows = map(_rows, _arrays(feed))
-    return next((count for count in rows if count is not None), 1)
-
-
-def _arrays(value: Any) -> Iterator[Any]:
-    """The arrays in a value: in tuples and mappings, too, but not in a list, which may hold
-    samples, nor in a class of its own."""
-    if is_array(value):
-        yield value
-    elif isinstance(value, Mapping) or type(value) is tuple:
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _arrays(inner)
-
-
-def _check_lengths(feed: Feed, inputs: Sequence[InputSpec]) -> None:
-    """All inputs whose shape the model fixes must hold the same number of samples."""
-    fixed = (spec.name for spec in inputs if spec.shape is not None and spec.name in feed)
-    rows = [(name, _rows(feed[name])) for name in fixed]
-    for name, count in rows[1:]:
-        if count != rows[0][1]:
-            raise FeedError(
-                f"the input {rows[0][0]!r} holds {rows[0][1]} samples, {name!r} holds {count}",
-                hint="axis 0 counts samples and is the same for all inputs",
-            )
-
-
-def _conform(value: Any, spec: InputSpec, batched: bool) -> Any:
-    """``value`` as an array of the input's dtype and shape, or FeedError."""
-    dtype = None if spec.dtype is None else numpy_dtype(spec.dtype)
-    if dtype is None:
-        if isinstance(value, list) and _is_numbers(value):
-            return as_array(spec.name, value)
-        return tuple(value) if isinstance(value, list) and spec.nested == "list" else value
-    array = _cast(as_array(spec.name, value), spec, dtype)
-    expected = spec.shape
-    if expected is None:
-        return array
-    if not batched:
-        if array.ndim == len(expected):
-            array = array[None]
-        expected = (None, *expected)
-    else:
-        expected = (None, *expected[1:])
-    fits = array.ndim == len(expected) and all(
-        want in (None, size) for want, size in zip(expected, array.shape, strict=True)
-    )
-    if not fits:
-        raise _misshapen(array, spec, expected)
-    return array
-
-
-def as_array(name: str, value: Any) -> Array:
-    """What is fed for the input ``name`` as a NumPy array. Raises FeedError."""
-    try:
-        array = np.asarray(value)
-        if array.dtype.hasobject and not is_array(value):
-            raise TypeError("it would be an array of Python objects")
-        return array
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise FeedError(
-            f"the input {name!r} is {_a(value)} that NumPy cannot read: {error}",
-            hint="pass a NumPy array",
-        ) from error
-
-
-def _cast(array: Array, spec: InputSpec, dtype: np.dtype[Any]) -> Array:
-    if array.dtype == dtype:
-        return array
-    if is_real(array.dtype) and spec.quantization is not None:
-        if np.isnan(array).any():
-            raise FeedError(
-                f"the input {spec.name!r} holds NaN, which no {spec.dtype} stands for",
-                hint="replace what is missing by a number",
-            )
-        return spec.quantization.quantize(array, dtype)
-    if is_real(array.dtype) and is_real(dtype):
-        return array.astype(dtype)
-    if array.dtype.kind in "iub" and (is_real(dtype) or _fits(array, dtype)):
-        return array.astype(dtype)
-    raise FeedError(
-        f"the input {spec.name!r} is {array.dtype}, the model takes {spec.dtype}",
-        hint="floats are quantized for inputs with a scale; integers must fit the input's dtype",
-    )
-
-
-def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
-    if dtype.kind not in "iu" or array.size == 0:
-        return dtype.kind in "iu"
-    limits = np.iinfo(dtype)
-    return bool(array.min() >= limits.min and array.max() <= limits.max)
-
-
-def _misshapen(array: Array, spec: InputSpec, expected: tuple[int | None, ...]) -> FeedError:
-    one = array.ndim == len(expected) - 1 and all(
-        want in (None, size) for want, size in zip(expected[1:], array.shape, strict=True)
-    )
-    return FeedError(
-        f"the input {spec.name!r} has shape {format_shape(array.shape)}, "
-        f"expected {format_shape(expected)}",
-        hint="add the batch axis: x[None]" if one else f"axis 0 counts samples; dtype {spec.dtype}",
-    )
+    axes = _axes(feed)
+    for name, value in feed.items():
+        axis = axes.get(name, 0)
+        if axis is None:
+            continue
+        counts = (_length_of(array, axis) for array in arrays_in(value))
+        count = next((count for count in counts if count is not None), None)
+        if count is not None:
+            return count
+    return 1
 
 
 def _expected(inputs: Sequence[InputSpec]) -> str:
@@ -362,5 +341,17 @@ def _expected(inputs: Sequence[InputSpec]) -> str:
     return f"the model takes {', '.join(described) or 'no inputs'}"
 
 
-def _a(value: object) -> str:
-    return f"a {type(value).__name__}"
+__all__ = [
+    "Axes",
+    "Batch",
+    "Feed",
+    "Feeds",
+    "InputSpec",
+    "as_array",
+    "checked_batch_size",
+    "count_samples",
+    "fed",
+    "is_array",
+    "make_feeds",
+    "slice_feed",
+]
