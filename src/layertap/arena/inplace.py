@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from layertap.arena.buffers import Buffer
 from layertap.arena.lifetimes import Step
-from layertap.arena.overlap import WINDOWS, window_distance
+from layertap.arena.overlap import window_distance
 from layertap.arena.packing import Reuse
 from layertap.core.dtypes import numpy_dtype
 from layertap.tflite.model import Operator, Subgraph, Tensor, TfliteModel
+from layertap.tflite.windows import WINDOWS
 
 _ONE_LOOP = """
     ABS CAST CEIL COS DEQUANTIZE ELU EXP FLOOR HARD_SWISH LEAKY_RELU LOG LOGICAL_NOT LOGISTIC NEG

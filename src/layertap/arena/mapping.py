@@ -27,6 +27,7 @@ from layertap.tflite.flatbuffer import damaged
 from layertap.tflite.graph import tensor_names
 from layertap.tflite.layout import layout_of
 from layertap.tflite.model import Subgraph, TfliteModel
+from layertap.tflite.shapes import check_open_shapes
 
 _LARGEST = 1 << 31
 """Bytes at which the interpreter's counting ends."""
@@ -36,8 +37,10 @@ def memory_map(model: TfliteModel, target: Target) -> MemoryMap:
     """Where every byte of ``model`` lives on ``target``.
 
     Raises CorruptModel for models that no interpreter could allocate: results of open size, sizes
-    above 2 GB, a layout that does not fit, subgraphs that run one another without end.
+    above 2 GB, a layout that does not fit, subgraphs that run one another without end. Raises
+    SourceError where the interpreter would take a size that the file leaves open for a wrong one.
     """
+    check_open_shapes(model)
     return _Map(model, target).build()
 
 

@@ -22,6 +22,7 @@ from layertap.runtimes.device.link import Link
 from layertap.runtimes.device.transport import open_transport
 from layertap.tflite.graph import tap_graph
 from layertap.tflite.model import TfliteModel, parse
+from layertap.tflite.shapes import check_open_shapes
 from layertap.tflite.values import weight
 
 DEFAULT_BAUD = 115_200
@@ -41,6 +42,7 @@ class DeviceModel:
         self.path = None if isinstance(source, bytes) else str(source)
         self.data = read_whole(source)
         self.model: TfliteModel = parse(self.data)
+        check_open_shapes(self.model)
         self.identity = Identity.of(self.data, self.path)
         listed = tap_graph(self.model, readable=frozenset(NUMBERS), inside=True)
         self.inputs: Sequence[InputSpec] = listed.inputs
