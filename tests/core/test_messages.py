@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layertap.core.messages import brief
+from layertap.core.messages import abridged, brief, listed
 
 IN_A_GRAPH = """Graph execution error:
 
@@ -37,3 +37,19 @@ CAUSE = "Exception encountered when calling Embedding.call(): index out of range
 )
 def test_what_is_wrong(text: str, line: str) -> None:
     assert brief(ValueError(text)) == line
+
+
+def test_long_texts_are_abridged() -> None:
+    assert abridged("short") == "short"
+    assert abridged("x" * 80) == "x" * 80
+    assert abridged("x" * 81) == "x" * 77 + "..."
+    assert len(abridged("x" * 10_000, 20)) == 20
+
+
+def test_many_names_are_counted() -> None:
+    assert listed([]) == ""
+    assert listed("abc") == "a, b, c"
+    assert listed("abcdefg") == "a, b, c, d, e, f, g"  # one more is as short as to say so
+    assert listed("abcdefgh") == "a, b, c, d, e, f, and 2 more"
+    assert listed(["x"] * 5000, most=2) == "x, x, and 4,998 more"
+    assert len(listed(["x" * 1000] * 1000)) < 330

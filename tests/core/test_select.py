@@ -73,7 +73,7 @@ def test_a_long_near_name_is_shown_by_its_index() -> None:
 
 
 def test_nothing_matches_without_near_names() -> None:
-    with pytest.raises(NoSuchTap, match="8 tap points"):
+    with pytest.raises(NoSuchTap, match="there are conv2d/relu, conv2d_1, .*, dense"):
         names("zzzzzz")
     with pytest.raises(NoSuchTap, match="empty"):
         names([])
@@ -100,9 +100,43 @@ def test_bad_syntax_says_where(selector: str, what: str) -> None:
 
 
 def test_what_is_no_selector() -> None:
-    for selector in (3, [3]):
+    for selector in (3, [3], ["dense", 3]):
         with pytest.raises(SelectionError, match="3 is no selector"):
             names(selector)
+    endless: list[object] = []
+    endless.append(endless)
+    with pytest.raises(SelectionError, match="is no selector"):
+        names(endless)
+
+
+@pytest.mark.parametrize(
+    ("selector", "what"),
+    [
+        ("(" * 10_000 + "dense" + ")" * 10_000, "inside one another"),
+        ("~" * 10_000 + "dense", "inside one another"),
+        ("re:" + "(" * 10_000 + ")" * 10_000, "inside one another"),
+        ("re:d{99999999999}", "bad regular expression"),
+        ("a |" * 10_000, "missing"),
+        ("zz" * 10_000, "no tap point matches"),
+    ],
+)
+def test_no_text_is_too_much(selector: str, what: str) -> None:
+    with pytest.raises(SelectionError, match=what) as caught:
+        names(selector)
+    assert len(str(caught.value)) < 400
+
+
+def test_what_people_write_is_not_too_deep() -> None:
+    assert names("(" * 40 + "dense" + ")" * 40) == ["dense"]
+    assert names("~" * 40 + "dense & op:FULLY*") == ["dense"]
+    assert names(" | ".join(["(dense)"] * 500)) == ["dense"]
+
+
+def test_what_else_may_help_is_said() -> None:
+    for selector in ("zzzz", "conv2d_2", ["dense", "zzzz"], lambda tap: False):
+        with pytest.raises(NoSuchTap) as caught:
+            select(GRAPH, selector, hint="or look elsewhere")  # type: ignore[arg-type]
+        assert caught.value.hint.endswith("or look elsewhere")
 
 
 atoms = st.sampled_from(["conv*", "op:add", "dense", "#5", "*", "re:conv", "~dense", "kind:state"])

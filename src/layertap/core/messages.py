@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _MOST = 300
 _STYLE = re.compile(r"\x1b\[\d*m")
@@ -28,4 +29,17 @@ def brief(error: BaseException) -> str:
     return found if len(found) <= _MOST else found[:_MOST] + "..."
 
 
-__all__ = ["brief"]
+def abridged(text: str, most: int = 80) -> str:
+    """``text``, or its beginning where it is longer than ``most``: what a user or a file gave may
+    have any length, a message is to be read."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """``a, b, c``, and of many names the first few and how many more there are."""
+    every = [abridged(name, 48) for name in names]
+    more = len(every) - most
+    return ", ".join(every if more <= 1 else [*every[:most], f"and {more:,} more"])
+
+
+__all__ = ["abridged", "brief", "listed"]

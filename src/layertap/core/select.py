@@ -23,10 +23,14 @@ from fnmatch import fnmatchcase
 from typing import TypeGuard, get_args
 
 from layertap.core.graph import COMPUTED, Graph, Kind, TapPoint
+from layertap.core.messages import abridged, listed
 from layertap.errors import NoSuchTap, SelectionError
 
 Predicate = Callable[[TapPoint], bool]
 Selector = str | TapPoint | Predicate | Iterable["str | TapPoint | Predicate"] | None
+
+DEEPEST = 100
+"""Parentheses and complements that may be inside one another."""
 
 _NATIVE = re.compile(r"(?:s\d+/)?#\d+")
 _KINDS = get_args(Kind)
@@ -40,6 +44,13 @@ def compile_selector(selector: Selector) -> Predicate:
     """
     if selector is None:
         return _computed
+    if not is_union(selector):
+        return _compile_one(selector)
+    parts = [_compile_one(part) for part in selector]
+    return lambda tap: any(part(tap) for part in parts)
+
+
+def _compile_one(selector: object) -> Predicate:
     if isinstance(selector, str):
         return _Parser(selector).predicate()
     if isinstance(selector, TapPoint):
@@ -47,24 +58,21 @@ def compile_selector(selector: Selector) -> Predicate:
         return lambda tap: tap.name == name
     if callable(selector):
         return selector
-    if not isinstance(selector, Iterable):
-        raise SelectionError(
-            f"{selector!r} is no selector",
-            hint="give a pattern, a tap point, a callable, or a list of these",
-        )
-    parts = [compile_selector(part) for part in selector]
-    return lambda tap: any(part(tap) for part in parts)
+    raise SelectionError(
+        f"{abridged(repr(selector))} is no selector",
+        hint="give a pattern, a tap point, a callable, or a list of these",
+    )
 
 
-def select(graph: Graph, selector: Selector) -> tuple[TapPoint, ...]:
+def select(graph: Graph, selector: Selector, *, hint: str = "") -> tuple[TapPoint, ...]:
     """The tap points of ``graph`` that ``selector`` matches, in graph order.
 
     A list or tuple is a union whose every member must match something. Raises SelectionError on
-    bad syntax and NoSuchTap, with near names, when nothing matches.
+    bad syntax and NoSuchTap, with near names and ``hint``, when nothing matches.
     """
     if not is_union(selector):
-        return _select_one(graph, selector)
-    chosen = {tap.name for part in selector for tap in _select_one(graph, part)}
+        return _select_one(graph, selector, hint)
+    chosen = {tap.name for part in selector for tap in _select_one(graph, part, hint)}
     if not chosen:
         raise NoSuchTap("the selection is empty", hint="name at least one tap, or '*' for all")
     return tuple(tap for tap in graph if tap.name in chosen)
@@ -85,33 +93,42 @@ def is_union(selector: Selector) -> TypeGuard[Iterable[str | TapPoint | Predicat
     return isinstance(selector, Iterable) and not one
 
 
-def _select_one(graph: Graph, selector: Selector) -> tuple[TapPoint, ...]:
+def _select_one(graph: Graph, selector: Selector, hint: str) -> tuple[TapPoint, ...]:
     if isinstance(selector, str) and selector in graph:
         return (graph[selector],)
     predicate = compile_selector(selector)
     chosen = tuple(tap for tap in graph if predicate(tap))
     if not chosen:
-        raise no_such_tap(graph, selector)
+        raise no_such_tap(graph, selector, hint)
     # A pattern means what can be read; what cannot comes back only where nothing else matches, as
     # with a native index, so that the plan says why.
     return tuple(tap for tap in chosen if not tap.untappable) or chosen
 
 
-def no_such_tap(graph: Graph, selector: object) -> NoSuchTap:
-    """The error for a selector that matches nothing in ``graph``, with near names."""
+def no_such_tap(graph: Graph, selector: object, hint: str = "") -> NoSuchTap:
+    """The error for a selector that matches nothing in ``graph``: near names, or else the first of
+    those that there are, and ``hint``, what else may help."""
     if isinstance(selector, TapPoint):
         selector = selector.name
     if not isinstance(selector, str):
-        return NoSuchTap("the selector matches no tap point", hint="see the model's graph")
-    wanted = selector.strip("*?").lower()
+        return NoSuchTap("the selector matches no tap point", hint=hint or _there_are(graph))
+    near = _near(graph, selector.strip("*?").lower())
+    help_ = [f"near names: {', '.join(near)}" if near else _there_are(graph), hint]
+    return NoSuchTap(
+        f"no tap point matches {abridged(selector)!r}", hint="; ".join(filter(None, help_))
+    )
+
+
+def _near(graph: Graph, wanted: str) -> list[str]:
     names = {tap.name.lower(): _shown(tap) for tap in graph}
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     near += [name for name in names if wanted and wanted in name][: 3 - len(near)]
-    hint = f"near names: {', '.join(names[name] for name in dict.fromkeys(near))}" if near else ""
-    return NoSuchTap(
-        f"no tap point matches {selector!r}",
-        hint=hint or f"the graph has {len(graph)} tap points; list them with 'layertap ls'",
-    )
+    return [names[name] for name in dict.fromkeys(near)]
+
+
+def _there_are(graph: Graph) -> str:
+    computed = [tap for tap in graph if tap.kind in COMPUTED] or list(graph)
+    return f"there are {listed(map(_shown, computed))}" if computed else "there are none"
 
 
 def _shown(tap: TapPoint, most: int = 48) -> str:
@@ -129,6 +146,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
+        self.depth = 0
         self.names_kind = False
 
     def predicate(self) -> Predicate:
@@ -150,6 +168,14 @@ class _Parser:
         return parts[0] if len(parts) == 1 else lambda tap: all(part(tap) for part in parts)
 
     def _part(self) -> Predicate:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise self._error("too many parentheses or complements inside one another")
+        part = self._one_part()
+        self.depth -= 1
+        return part
+
+    def _one_part(self) -> Predicate:
         if self._take("~"):
             part = self._part()
             return lambda tap: self._in_reach(tap) and not part(tap)
@@ -190,8 +216,10 @@ class _Parser:
     def _regex(self, pattern: str) -> re.Pattern[str]:
         try:
             return re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError) as error:
             raise self._error(f"bad regular expression {pattern!r}: {error}") from error
+        except RecursionError:
+            raise self._error("a regular expression with too much inside one another") from None
 
     def _until_quote(self) -> str:
         end = self.text.find('"', self.at)
@@ -223,6 +251,6 @@ class _Parser:
 
     def _error(self, what: str) -> SelectionError:
         return SelectionError(
-            f"{what} at position {self.at} of the selector {self.text!r}",
+            f"{what} at position {self.at} of the selector {abridged(self.text)!r}",
             hint='patterns combine with |, & and ~; put a name that holds these in "quotes"',
         )
