@@ -13,6 +13,12 @@ from layertap.errors import MissingRuntime
 BACKENDS = ("tensorflow", "torch", "jax")
 
 
+def require_keras() -> None:
+    """Raise ModuleNotFoundError where Keras is not installed; it is imported only later."""
+    if "keras" not in sys.modules and importlib.util.find_spec("keras") is None:
+        raise ModuleNotFoundError("No module named 'keras'", name="keras")
+
+
 def choose_backend() -> None:
     """Make the coming ``import keras`` use a backend that is installed.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +21,6 @@ from layertap.errors import (
     LayertapError,
     RunError,
     RuntimeFailure,
-    SourceError,
     Untappable,
 )
 from layertap.runtimes.keras import describe
@@ -30,46 +29,9 @@ from layertap.runtimes.keras.engine import Compiled, Shape, Target, load_engine,
 from layertap.runtimes.keras.export import extractor, save
 from layertap.runtimes.keras.inputs import inputs_of
 from layertap.runtimes.keras.naming import Ownership, Weight
-from layertap.runtimes.keras.sources import Source, load
+from layertap.runtimes.keras.sources import Source
 
 Specs = dict[str, tuple[Shape, str]]
-
-Depth = Literal["layers", "ops"]
-"""How deep to look into a model: what its layers return, or every operation inside of them."""
-
-
-def open(
-    source: Any,
-    *,
-    allow_code: bool = False,
-    custom_objects: Mapping[str, Any] | None = None,
-    inputs: Sequence[str] | None = None,
-    depth: Depth = "layers",
-    fused_rnn: bool = True,
-    eager: bool = False,
-) -> KerasSession:
-    """Open a live Keras model or layer, or a ``.keras`` or ``.h5`` file.
-
-    ``allow_code`` loads Lambda layers, whose Python code is in the file. ``custom_objects`` maps
-    names to the classes and functions that a file needs. ``inputs`` names the tensors of the list
-    that a subclassed model takes as its first argument. ``depth="ops"`` lists the result of every
-    operation inside the layers too. ``fused_rnn=False`` keeps recurrent layers from running in
-    fused kernels (cuDNN, or PyTorch's own loop), which do not give the cell state of each step.
-    ``eager=True`` runs operation by operation, as ``model(x)`` does, not compiled, as ``predict``
-    does: slower, and the last bits can differ between the two.
-
-    Raises UnknownSource, CorruptModel, or SourceError for a file that needs one of these options.
-    """
-    if depth not in get_args(Depth):
-        raise SourceError(
-            f"there is no depth {depth!r}", hint=f"it is one of {', '.join(get_args(Depth))}"
-        )
-    if eager and depth == "ops":
-        raise SourceError(
-            "single operations are read from the compiled model", hint="leave out eager=True"
-        )
-    loaded = load(source, allow_code=allow_code, custom_objects=custom_objects)
-    return KerasSession(loaded, inputs, depth=depth, fused_rnn=fused_rnn, eager=eager)
 
 
 class KerasSession:
@@ -84,11 +46,11 @@ class KerasSession:
         source: Source,
         inputs: Sequence[str] | None = None,
         *,
-        depth: Depth = "layers",
+        operations: bool = False,
         fused_rnn: bool = True,
         eager: bool = False,
     ) -> None:
-        self._operations, self._fused, self._eager = depth == "ops", fused_rnn, eager
+        self._operations, self._fused, self._eager = operations, fused_rnn, eager
         self._model: Any = source.model
         self._source = source
         self._engine = load_engine()

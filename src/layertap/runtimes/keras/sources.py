@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import keras
 from keras.src.backend.common import global_state
 
 from layertap.errors import CorruptModel, SourceError, UnknownSource
+from layertap.runtimes.keras.files import check, configuration, needs_class
 
 _WITHOUT_EFFECT: Mapping[str, Mapping[str, Any]] = {
     "DepthwiseConv1D": {"groups": 1},
@@ -62,15 +62,12 @@ def load(source: Any, *, allow_code: bool, custom_objects: Mapping[str, Any] | N
 
 
 def _load_file(path: Path, allow_code: bool, custom_objects: dict[str, Any]) -> Any:
+    check(path, allow_code=allow_code, custom_objects=custom_objects)
     try:
         with _own_counters(), _readable(path) as file:
             return keras.saving.load_model(
                 str(file), custom_objects=custom_objects, compile=False, safe_mode=not allow_code
             )
-    except SourceError:
-        raise
-    except FileNotFoundError as error:
-        raise SourceError(f"there is no file {str(path)!r}", hint="check the path") from error
     except Exception as error:
         raise _refusal(path, error) from error
 
@@ -85,15 +82,7 @@ def _refusal(path: Path, error: Exception) -> SourceError:
         )
     unknown = ("Could not locate", "Unknown layer", "Unknown object", "Unknown activation")
     if any(phrase in text for phrase in unknown):
-        return SourceError(
-            f"{str(path)!r} needs a class or function that Keras does not have: {_last(text)}",
-            hint="pass custom_objects={'Name': Name}",
-        )
-    if "No model config" in text:
-        return SourceError(
-            f"{str(path)!r} holds weights only",
-            hint="save the whole model with model.save('model.keras')",
-        )
+        return needs_class(path, _last(text))
     if "could not be deserialized" in text or "deserializing class" in text:
         return SourceError(
             f"{str(path)!r} describes a layer that cannot be made: {_last(text)}",
@@ -131,35 +120,17 @@ def _own_counters() -> Iterator[None]:
 def _readable(path: Path) -> Iterator[Path]:
     """What ``keras.saving.load_model`` takes: the path, or a copy brought up to date."""
     if path.suffix.lower() == ".keras":
-        if path.is_file() and not zipfile.is_zipfile(path):
-            raise CorruptModel(
-                f"{str(path)!r} is no Keras archive", hint="a .keras file is a zip archive"
-            )
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="layertap-") as folder:
-        config = _legacy_config(path)
-        if config is not None and _drop_without_effect(config):
+        config = configuration(path)
+        if _drop_without_effect(config):
             mended = Path(folder, path.name)
             shutil.copyfile(path, mended)
             with h5py.File(mended, "r+") as file:
                 file.attrs["model_config"] = json.dumps(config)
             path = mended
         yield path
-
-
-def _legacy_config(path: Path) -> Any:
-    try:
-        with h5py.File(path, "r") as file:
-            config = file.attrs.get("model_config")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise CorruptModel(
-            f"{str(path)!r} is no HDF5 file: {_brief(str(error))}",
-            hint="an .h5 model is an HDF5 file that model.save wrote",
-        ) from error
-    return None if config is None else json.loads(config)
 
 
 def _drop_without_effect(config: Any) -> bool:
