@@ -152,8 +152,7 @@ def _rows() -> list[Runtime]:
 def _runtime(row: Runtime) -> Finding:
     missing = row.missing()
     if missing:
-        hint = f"pip install 'layertap[{row.extra}]'"
-        return Finding("runtime", row.name, "missing", hint)
+        return Finding("runtime", row.name, "missing", row.install(missing))
     detail = _distribution(row.packages[0])
     if ".tflite" not in row.suffixes:
         return Finding("runtime", row.name, "ok", f"{detail}, installed")

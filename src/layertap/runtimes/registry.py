@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from layertap.core.files import check_ends
+from layertap.core.messages import abridged
 from layertap.errors import MissingRuntime, SourceError, UnknownSource
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,7 @@ class Runtime:
     returns a :class:`layertap.core.protocols.Session`, and may offer ``attach(obj, selector)``.
     ``suffixes`` are file suffixes it opens, ``holds`` names of files by which it knows a folder,
     ``roots`` the root modules of live objects' types, ``packages`` what must be installed,
-    ``extra`` the layertap extra that installs it.
+    ``extra`` the layertap extra that installs it (none, "", for a runtime of another package).
     """
 
     name: str
@@ -37,6 +42,13 @@ class Runtime:
     def missing(self) -> str:
         """The first package that is not installed, or an empty text."""
         return next((p for p in self.packages if importlib.util.find_spec(p) is None), "")
+
+    def install(self, package: str = "") -> str:
+        """How to install what is needed, ``package`` if it is known to be missing."""
+        if self in BUILTIN:
+            return f"pip install 'layertap[{self.extra}]'"
+        module = package or self.packages[0]
+        return f"install the package with the module {module!r}; no extra of layertap has it"
 
     def load(self) -> ModuleType:
         """The runtime's module. Raises MissingRuntime when a package is not installed."""
@@ -52,7 +64,7 @@ def missing_runtime(runtime: Runtime, package: str) -> MissingRuntime:
     """The error that tells how to install what ``runtime`` needs."""
     return MissingRuntime(
         f"the runtime {runtime.name!r} needs {package!r}, which is not installed",
-        hint=f"pip install 'layertap[{runtime.extra}]'",
+        hint=runtime.install(package),
     )
 
 
@@ -81,8 +93,23 @@ ENTRY_POINTS = "layertap.runtimes"
 
 @cache
 def runtimes() -> tuple[Runtime, ...]:
-    """The built-in runtimes, then those that other packages register."""
-    return (*BUILTIN, *(entry.load() for entry in entry_points(group=ENTRY_POINTS)))
+    """The built-in runtimes, then those that other packages register. One that cannot be loaded is
+    left out with a warning: it is no reason not to open what the others open."""
+    return (*BUILTIN, *filter(None, map(_registered, entry_points(group=ENTRY_POINTS))))
+
+
+def _registered(entry: EntryPoint) -> Runtime | None:
+    try:
+        row = entry.load()
+    except Exception as error:
+        row = f"{type(error).__name__}: {error}"
+    if isinstance(row, Runtime):
+        return row
+    _log.warning(
+        "the runtime %r of %s is left out: %s is no layertap.runtimes.registry.Runtime",
+        *(entry.name, entry.dist.name if entry.dist else "another package", abridged(repr(row))),
+    )
+    return None
 
 
 def source_path(source: str | Path) -> Path:
@@ -96,8 +123,11 @@ def find_runtime(source: Any, name: str | None = None) -> Runtime:
     """The runtime called ``name``, or the first that fits ``source`` and is installed.
 
     ``source`` is a path or a live object; the object's type is recognised by the root modules of
-    its bases, and nothing is imported. Raises UnknownSource when none fits.
+    its bases, and nothing is imported. Raises UnknownSource when none fits, and SourceError for a
+    path of what may never end, such as a pipe.
     """
+    if isinstance(source, str | Path) and source_path(source).exists():
+        check_ends(source_path(source))
     if name is not None:
         return _by_name(name)
     fitting = [runtime for runtime in runtimes() if _fits(runtime, source)]
