@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertap.core.graph import Graph, TapPoint
-from layertap.core.select import compile_selector, select
+from layertap.core.select import canonical, compile_selector, select
 from layertap.errors import NoSuchTap, SelectionError
 
 TAPS = (
@@ -171,3 +171,10 @@ def test_any_text_is_a_selector_or_one_clear_error(text: str) -> None:
 def test_an_exact_name_always_selects_itself(name: str) -> None:
     graph = Graph([TapPoint(name, "weight", "", "int8", (1,), 0)])
     assert select(graph, name)[0].name == name
+
+
+def test_names_that_hold_operators_are_names_where_taps_appear_one_by_one() -> None:
+    for selector in ("odd|name (a&b)", ["odd|name (a&b)"]):
+        chosen = compile_selector(canonical(GRAPH, selector))
+        assert [tap.name for tap in GRAPH if chosen(tap)] == ["odd|name (a&b)"]
+    assert canonical(GRAPH, "conv*") == "conv*"

@@ -79,12 +79,13 @@ def select(graph: Graph, selector: Selector, *, hint: str = "") -> tuple[TapPoin
 
 
 def canonical(graph: Graph, selector: Selector) -> Selector:
-    """``selector`` with further names of tap points of ``graph`` replaced by their own."""
-    if isinstance(selector, str):
-        return graph.canonical(selector)
+    """``selector`` with names of tap points of ``graph``, further ones too, replaced by these: a
+    name may hold what would be an operator in a pattern."""
+    if isinstance(selector, str) and selector in graph:
+        return graph[selector]
     if not is_union(selector):
         return selector
-    return [graph.canonical(part) if isinstance(part, str) else part for part in selector]
+    return [graph[part] if isinstance(part, str) and part in graph else part for part in selector]
 
 
 def is_union(selector: Selector) -> TypeGuard[Iterable[str | TapPoint | Predicate]]:
