@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from layertap.core.feeds import InputSpec
+from layertap.core.graph import Graph, TapPoint
 from layertap.core.protocols import Capabilities
 
 Read = Callable[..., Any]
@@ -21,7 +22,13 @@ def read() -> Read:
 
     def call(specs: list[InputSpec], *, runtime: str = "litert", **given: Any) -> Any:
         session: Any = SimpleNamespace(
-            inputs=specs, capabilities=Capabilities(), provenance={"runtime": runtime}
+            inputs=specs,
+            graph=Graph(
+                TapPoint(spec.name, "input", "", spec.dtype or "float32", spec.shape, i)
+                for i, spec in enumerate(specs)
+            ),
+            capabilities=Capabilities(),
+            provenance={"runtime": runtime},
         )
         return read_inputs(Given(**given), session)
 

@@ -9,6 +9,7 @@ import pytest
 
 from layertap.cli.inputs.given import Scaling
 from layertap.core.feeds import InputSpec
+from layertap.core.quantization import Quantization
 from layertap.errors import FeedError
 
 FLOATS = [InputSpec("x", "float32", (1, 4))]
@@ -82,3 +83,49 @@ def test_scaling_is_exact_for_integers():
     assert unit.tolist() == [0, np.float32(127 / 255), 1]
     assert Scaling(Fraction(2), Fraction(1))(np.float32([0.5])).tolist() == [2]
     assert Scaling()(pixels) is pixels
+
+
+INT8 = [InputSpec("x", "int8", (1, 3), Quantization((0.5,), (-128,)))]
+
+
+@pytest.fixture
+def bytes_file(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.array([[0, 128, 255]], np.uint8))
+    return str(path)
+
+
+def test_integers_that_scaling_gives_are_codes(read, bytes_file):
+    x = gathered(read(INT8, files=[bytes_file], scaling=Scaling(offset=Fraction(-128))))
+    assert x.dtype == np.int8
+    assert x.tolist() == [[-128, 0, 127]]
+    scaling = Scaling(Fraction(2), Fraction(-256))
+    with pytest.raises(
+        FeedError, match="from -256 to 254; those of int8 are -128 to 127"
+    ) as caught:
+        gathered(read(INT8, files=[bytes_file], scaling=scaling))
+    assert "--offset" in caught.value.hint
+    for offset, told in ((-129, "from -129"), (-127, "to 128")):
+        with pytest.raises(FeedError, match=told):
+            gathered(read(INT8, files=[bytes_file], scaling=Scaling(offset=Fraction(offset))))
+
+
+def test_what_scaling_makes_real_is_real(read, bytes_file):
+    x = gathered(read(INT8, files=[bytes_file], scaling=Scaling(Fraction(1, 255))))
+    assert x.dtype == np.float32
+    assert x.tolist() == [[0, np.float32(128 / 255), 1]]
+
+
+def test_integers_of_a_file_may_be_either_and_are_refused(read, bytes_file, tmp_path):
+    with pytest.raises(FeedError, match="uint8: are these codes of int8, or real") as caught:
+        gathered(read(INT8, files=[bytes_file]))
+    assert "--offset 0" in caught.value.hint
+    assert "--scale 1/255" in caught.value.hint
+    np.save(tmp_path / "y.npy", np.array([[1, 2, 3]]))
+    x = gathered(read(INT8, files=[str(tmp_path / "y.npy")], scaling=Scaling(offset=Fraction(0))))
+    assert x.dtype == np.int8
+    assert x.tolist() == [[1, 2, 3]]
+    unsigned = [InputSpec("x", "uint8", (1, 3), Quantization((0.5,), (0,)))]
+    assert gathered(read(unsigned, files=[bytes_file])).dtype == np.uint8
+    no_scale = [InputSpec("x", "int32", (1, 3))]
+    assert gathered(read(no_scale, files=[bytes_file])).tolist() == [[0, 128, 255]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import wave
 from pathlib import Path
 
@@ -78,3 +79,35 @@ def test_a_file_that_is_no_sound(read, tmp_path):
     (tmp_path / "x.wav").write_bytes(b"nothing of the kind")
     with pytest.raises(FeedError, match="cannot read"):
         read([InputSpec("x", "float32", (1, 8))], files=[str(tmp_path / "x.wav")])
+
+
+@pytest.mark.parametrize("length", range(44))
+def test_a_file_that_ends_before_the_sound_says_so(read, tmp_path, length):
+    path = tmp_path / "x.wav"
+    path.write_bytes(Path(write(tmp_path / "whole.wav")).read_bytes()[:length])
+    with pytest.raises(FeedError, match=r"cannot read .*x.wav: \w") as caught:
+        read([InputSpec("x", "int16", (1, 8))], files=[str(path)])
+    assert "16-bit PCM" in caught.value.hint
+
+
+def test_a_header_that_says_more_than_there_is(read, tmp_path):
+    content = bytearray(Path(write(tmp_path / "x.wav")).read_bytes())
+    content[4:8] = content[40:44] = (0xFFFFFFF0).to_bytes(4, "little")
+    (tmp_path / "x.wav").write_bytes(content)
+    tracemalloc.start()
+    x = one(read([InputSpec("x", "int16", (1, 8))], files=[str(tmp_path / "x.wav")]))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    np.testing.assert_array_equal(x[0], PCM)
+
+
+def test_a_long_sound_is_made_real_window_by_window(read, tmp_path):
+    data = np.arange(1 << 22, dtype="<i2")
+    path = write(tmp_path / "x.wav", data=data.tobytes())
+    tracemalloc.start()
+    inputs = read([InputSpec("x", "float32", (1, 1 << 12))], files=[path], batch_size=4)
+    ends = [batch["x"][-1, -1] for batch in inputs]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(ends, data[(1 << 14) - 1 :: 1 << 14] / np.float32(32768))
+    assert most < 1.5 * data.nbytes

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import tracemalloc
+import zlib
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from layertap.cli.inputs.given import Scaling
@@ -110,3 +116,65 @@ def test_a_real_image(read, shared):
     x = one(read(spec("int8", 1, 96, 96, 1), files=[str(path)], scaling=shifted))
     pixels = np.asarray(Image.open(path).convert("L")).astype(int)
     np.testing.assert_array_equal(x[0, :, :, 0], pixels - 128)
+
+
+def png(width, height, pixels=b""):
+    """A grey PNG that says it is of this size, whatever its pixels are."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+def test_an_image_that_unpacks_to_much_is_refused_before(read, tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(png(10_000, 10_000, zlib.compress(bytes(10_001 * 1000))))
+    tracemalloc.start()
+    with pytest.raises(FeedError, match="cannot read the image .*exceeds limit"):
+        one(read([InputSpec("x")], files=[str(path)]))
+    with pytest.raises(FeedError, match="exceeds limit"):
+        one(read(spec("float32", 1, 6, 8, 1), files=[str(path)], resize=True))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_an_image_of_another_size_is_refused_before_it_is_decoded(read, tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(png(9000, 8000, b"no pixels"))
+    with pytest.raises(FeedError, match=r"is 8000x9000 \(height x width\), .* takes 6x8x1"):
+        one(read(spec("float32", 1, 6, 8, 1), files=[str(path)]))
+
+
+def test_an_image_that_a_camera_turned_fits_by_what_it_shows(read, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(GREY).save(tmp_path / "x.png", exif=exif)
+    x = one(read(spec("uint8", 1, 8, 6, 1), files=[str(tmp_path / "x.png")]))
+    np.testing.assert_array_equal(x[0, :, :, 0], np.rot90(GREY, -1))
+    with pytest.raises(FeedError, match="is 8x6"):
+        one(read(spec("uint8", 1, 6, 8, 1), files=[str(tmp_path / "x.png")]))
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_image_is_an_image_or_one_clear_error(read, tmp_path, data):
+    form = data.draw(st.sampled_from(["png", "bmp", "jpeg", "gif", "tiff", "ppm", "webp"]))
+    path, out = tmp_path / f"x.{form}", io.BytesIO()
+    Image.fromarray(COLOUR).save(out, form)
+    content = bytearray(out.getvalue())
+    for _ in range(data.draw(st.integers(1, 5))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    try:
+        x = one(read(spec("uint8", 1, 6, 8, 3), files=[str(path)]))
+    except FeedError as error:
+        assert error.hint
+        assert not error.message.endswith(":")
+    else:
+        assert x.shape == (1, 6, 8, 3)

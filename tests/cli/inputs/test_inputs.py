@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -170,3 +172,68 @@ def test_a_file_for_no_input_in_particular(read, tmp_path):
     np.save(tmp_path / "a.npy", np.ones((4, 2), np.float32))
     with pytest.raises(FeedError, match="2 inputs: a, b"):
         read(TWO, files=[str(tmp_path / "a.npy")])
+
+
+SEQUENCE = [InputSpec("x", "float32", (None, None, 3)), InputSpec("table", "float32", (2,))]
+
+
+def test_sequence_first(read, tmp_path):
+    x, table = np.arange(60, dtype=np.float32).reshape(5, 4, 3), np.float32([1, 2])
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "x.npz", x=x, table=table)
+        axes = {"x": 1, "table": None}
+        inputs = read(SEQUENCE, files=[str(tmp_path / "x.npz")], batch_size=3, batch_axis=axes)
+        assert (inputs.samples, len(inputs)) == (4, 2)
+        first, second = inputs
+        np.testing.assert_array_equal(first["x"], x[:, :3])
+        np.testing.assert_array_equal(second["x"], x[:, 3:])
+        assert first["table"].tolist() == second["table"].tolist() == [1, 2]
+    np.save(tmp_path / "x.npy", x)
+    files = [f"x={tmp_path}/x.npy", f"table={tmp_path}/x.npz"]
+    (whole,) = read(SEQUENCE, files=files, batch_axis={"x": -2, "table": None})
+    np.testing.assert_array_equal(whole["x"], x)
+
+
+def test_random_numbers_along_another_axis_are_those_of_the_sample(read):
+    spec = [InputSpec("x", "float32", (5, None, 3))]
+    (along,) = read(spec, random=0, samples=4, batch_axis={"x": 1})
+    assert along["x"].shape == (5, 4, 3)
+    (first,) = read([InputSpec("x", "float32", (None, 5, 3))], random=0, samples=4)
+    np.testing.assert_array_equal(np.moveaxis(along["x"], 1, 0), first["x"])
+
+
+def test_axes_that_cannot_be(read, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((5, 4, 3), np.float32))
+    files = [f"x={tmp_path}/x.npy"]
+    with pytest.raises(FeedError, match="'x' has no axis 3, its shape is"):
+        read(SEQUENCE, files=files, random=0, batch_axis={"x": 3})
+    with pytest.raises(FeedError, match="'table' has no batch axis, and 2 values are given"):
+        read(SEQUENCE, files=files, random=0, samples=2, batch_axis={"table": None, "x": 1})
+    spec = [InputSpec("x", "float32", (None, 4, 2))]
+    with pytest.raises(FeedError, match="shape 5x4x3, the input 'x' takes"):
+        read(spec, files=files)
+
+
+def test_a_npy_that_is_an_archive(read, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.ones((1, 2, 3)))
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(FeedError, match="cannot read"):
+        read(ONE, files=[str(tmp_path / "x.npy")])
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.bin", "x.wav", "x.png"])
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_input(read, tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for files in ([str(tmp_path / name)], [str(tmp_path / "*")]):
+        with pytest.raises(FeedError, match="no file"):
+            read([InputSpec("x", "float32", (1, 2, 3))], files=files)
+    with pytest.raises(FeedError, match="no input|no file"):
+        read([InputSpec("x", "float32", (1, 2, 3))], files=[str(tmp_path)])
+
+
+def test_a_nul_in_a_path(read):
+    for text in ("a\0b.npy", "x=a\0b.npy", "a\0*.npy"):
+        with pytest.raises(FeedError, match="no file") as caught:
+            read(ONE, files=[text])
+        assert caught.value.hint

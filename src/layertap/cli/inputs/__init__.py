@@ -7,14 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layertap.cli.inputs.arrays import read_npy, read_npz, read_raw, with_samples
+import numpy as np
+
+from layertap.cli.inputs.archive import arrays_of
+from layertap.cli.inputs.arrays import read_npy, read_npz, read_raw
 from layertap.cli.inputs.audio import read_wav
 from layertap.cli.inputs.batches import UserBatches
-from layertap.cli.inputs.given import Given, Scaling, Wanted, parse_fraction, wanted_inputs
+from layertap.cli.inputs.given import (
+    Given,
+    Scaling,
+    Wanted,
+    input_axes,
+    parse_fraction,
+    wanted_inputs,
+)
 from layertap.cli.inputs.images import SUFFIXES, ImageStack
-from layertap.cli.inputs.stacks import ArrayStack, Joined, RandomStack, Stack
+from layertap.cli.inputs.stacks import Joined, RandomStack, Stack
 from layertap.cli.source import is_reference, resolve_batches
+from layertap.cli.table import counted
 from layertap.core.dtypes import Array
+from layertap.core.messages import listed
 from layertap.core.protocols import Session
 from layertap.errors import FeedError
 
@@ -26,16 +38,22 @@ READABLE = SUFFIXES | RAW | {".npy", ".npz", ".wav"}
 class Inputs:
     """Batches of named inputs, read as they are asked for.
 
-    ``samples`` is their number. ``notes`` are what the user should know about the reading.
+    ``samples`` is their number. ``notes`` are what the user should know about the reading. ``axes``
+    count samples in what is fed, where that is not axis 0; with None the one sample that a stack
+    holds is passed with each batch.
     """
 
     stacks: Mapping[str, Stack]
     batch_size: int
     notes: list[str] = field(default_factory=list)
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
-        return len(next(iter(self.stacks.values())))
+        counted = (
+            len(stack) for name, stack in self.stacks.items() if self._axis(name) is not None
+        )
+        return next(counted, 1)
 
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
@@ -43,7 +61,18 @@ class Inputs:
     def __iter__(self) -> Iterator[dict[str, Array]]:
         for start in range(0, self.samples, self.batch_size):
             stop = min(start + self.batch_size, self.samples)
-            yield {name: stack.read(start, stop) for name, stack in self.stacks.items()}
+            yield {name: self._read(name, start, stop) for name in self.stacks}
+
+    def _axis(self, name: str) -> int | None:
+        return self.axes.get(name, 0)
+
+    def _read(self, name: str, start: int, stop: int) -> Array:
+        axis = self._axis(name)
+        if axis is None:
+            whole: Array = self.stacks[name].read(0, 1)[0]
+            return whole
+        rows = self.stacks[name].read(start, stop)
+        return np.moveaxis(rows, 0, axis) if axis else rows
 
 
 def read_inputs(given: Given, session: Session) -> Inputs | UserBatches:
@@ -65,8 +94,9 @@ def read_inputs(given: Given, session: Session) -> Inputs | UserBatches:
         _fill_random(stacks, given, wanted, session)
     if not stacks:
         raise FeedError("nothing to feed the model", hint="-i FILE, or --random SEED")
-    _check_lengths(stacks)
-    return Inputs(stacks, given.batch_size, notes)
+    inputs = Inputs(stacks, given.batch_size, notes, input_axes(given.batch_axis, session))
+    _check_lengths(inputs)
+    return inputs
 
 
 def first_batch(inputs: Inputs | UserBatches) -> Any:
@@ -91,8 +121,16 @@ def _fill_random(
             stacks[name] = RandomStack(given, wanted[name], position)
 
 
-def _check_lengths(stacks: Mapping[str, Stack]) -> None:
-    counts = {name: len(stack) for name, stack in stacks.items()}
+def _check_lengths(inputs: Inputs) -> None:
+    """Raise FeedError where inputs hold more or fewer samples than others."""
+    for name, stack in inputs.stacks.items():
+        whole = inputs.axes.get(name, 0) is None
+        if whole and len(stack) != 1:
+            raise FeedError(
+                f"{name!r} has no batch axis, and {len(stack)} values are given for it",
+                hint="give one, which is passed with each batch",
+            )
+    counts = {n: len(s) for n, s in inputs.stacks.items() if inputs.axes.get(n, 0) is not None}
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
         raise FeedError(f"the inputs hold different numbers of samples: {told}", hint="match them")
@@ -122,8 +160,7 @@ def _split_name(text: str, wanted: Mapping[str, Wanted]) -> tuple[str, str]:
             return name, text[len(name) + 1 :]
     name, equals, path = text.partition("=")
     if equals and not Path(text).exists() and Path(path).exists():
-        names = ", ".join(wanted)
-        raise FeedError(f"the model has no input {name!r}", hint=f"it has {names}")
+        raise FeedError(f"the model has no input {name!r}", hint=f"it has {listed(wanted)}")
     return "", text
 
 
@@ -135,7 +172,7 @@ def _only(wanted: Mapping[str, Wanted], session: Session, text: str) -> str:
     if not names:
         raise FeedError("the model has no named input", hint="use -i MODULE:FUNCTION")
     raise FeedError(
-        f"the model has {len(names)} inputs: {', '.join(names)}",
+        f"the model has {len(names)} inputs: {listed(names)}",
         hint=f"say which one it is for: -i NAME={text}",
     )
 
@@ -146,7 +183,7 @@ def _expand(text: str) -> list[Path]:
     if path.is_file():
         found = [path]
     elif path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in READABLE)
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in READABLE and p.is_file())
     else:
         root = Path(path.anchor) if path.is_absolute() else Path()
         pattern = str(path.relative_to(root)) if path.is_absolute() else text
@@ -174,23 +211,21 @@ def _from_npz(
     notes: list[str],
 ) -> dict[str, Stack]:
     """The members named like inputs; a single array is for the only input."""
-    arrays = read_npz(path)
+    arrays = arrays_of(path)
     matching = {n: array for n, array in arrays.items() if n in wanted and name in ("", n)}
     if not matching and len(arrays) == 1:
         matching = {name or _only(wanted, session, str(path)): next(iter(arrays.values()))}
     if not matching:
+        there = listed(arrays) or "no arrays"
         raise FeedError(
-            f"{path} holds {', '.join(arrays) or 'no arrays'}; the model takes {', '.join(wanted)}",
+            f"{path} holds {there}; the model takes {listed(wanted)}",
             hint="name the arrays like the inputs, or keep one array alone",
         )
     ignored = [n for n in arrays if n not in matching]
     if ignored:
         why = "" if name else ", the model has no such input"
-        notes.append(f"{path}: {', '.join(ignored)} not used{why}")
-    return {
-        n: ArrayStack(with_samples(array, wanted[n]), given.scaling)
-        for n, array in matching.items()
-    }
+        notes.append(f"{path}: {listed(ignored)} not used{why}")
+    return {n: read_npz(path, array, given, wanted[n]) for n, array in matching.items()}
 
 
 def _stacks(paths: list[Path], given: Given, wanted: Wanted, notes: list[str]) -> list[Stack]:
@@ -204,7 +239,7 @@ def _stacks(paths: list[Path], given: Given, wanted: Wanted, notes: list[str]) -
             stacks.append(read_wav(path, given, wanted))
         elif suffix in RAW:
             stacks.append(read_raw(path, given, wanted))
-            read = f"{path}: {len(stacks[-1])} samples of {given.dtype or wanted.dtype}"
+            read = f"{path}: {counted(len(stacks[-1]), 'sample')} of {given.dtype or wanted.dtype}"
             notes.append(read + ("" if given.dtype else ", the model's dtype"))
     return stacks
 

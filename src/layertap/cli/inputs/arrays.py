@@ -1,42 +1,54 @@
-"""``.npy``, ``.npz`` and raw binary files. Files are data: pickles are refused."""
+"""``.npy`` and raw binary files, mapped rather than loaded. Files are data: pickles are refused."""
 
 from __future__ import annotations
 
 import math
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from zipfile import ZipInfo
 
 import numpy as np
 
-from layertap.cli.inputs.given import Given, Scaling, Wanted, element_type
+from layertap.cli.inputs.archive import MemberStack, member, read_header, unreadable
+from layertap.cli.inputs.given import Given, Wanted, element_type
 from layertap.cli.inputs.stacks import ArrayStack, Stack
 from layertap.core.dtypes import Array
 from layertap.errors import FeedError
 
 
 def read_npy(path: Path, given: Given, wanted: Wanted) -> Stack:
-    """The array of a ``.npy`` file, mapped rather than loaded."""
+    """The array of a ``.npy`` file."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            shape, fortran, dtype, start = read_header(file)
+        order: Literal["C", "F"] = "F" if fortran else "C"
+        mapped = 0 not in shape  # nothing cannot be mapped
+        array: Array = (
+            np.memmap(path, dtype, "r", start, shape, order) if mapped else np.empty(shape, dtype)
+        )
+    except (ValueError, EOFError, OverflowError) as error:
         raise unreadable(path, error) from error
-    return ArrayStack(with_samples(array, wanted), given.scaling)
+    return array_stack(array, given, wanted)
 
 
-def read_npz(path: Path) -> dict[str, Array]:
-    """All arrays of an ``.npz`` archive by name."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise unreadable(path, error) from error
+def read_npz(path: Path, info: ZipInfo, given: Given, wanted: Wanted) -> Stack:
+    """An array of an ``.npz`` archive, unpacked as it is read. Raises FeedError where it does not
+    fit the model, or must be unpacked at once and is too large for that."""
+    found = member(path, info)
+    wanted.check_shape(found.shape, path)
+    if found.fortran or wanted.axis:
+        return array_stack(found.whole(), given, wanted)
+    return MemberStack(found, wanted.scaling(given), single=wanted.is_one(found.shape))
 
 
-def with_samples(array: Array, wanted: Wanted) -> Array:
-    """``array`` with samples on axis 0; an array that is exactly one sample becomes one."""
-    one = wanted.shape is not None and array.ndim == len(wanted.shape)
-    return array[None] if one or array.ndim == 0 else array
+def array_stack(array: Array, given: Given, wanted: Wanted) -> Stack:
+    """``array`` as samples: an array that is exactly one sample becomes one. Raises FeedError where
+    it does not fit the model."""
+    wanted.check_shape(array.shape, None)
+    if wanted.is_one(array.shape):
+        return ArrayStack(array[None], wanted.scaling(given))
+    return ArrayStack(np.moveaxis(array, wanted.axis or 0, 0), wanted.scaling(given))
 
 
 def read_raw(path: Path, given: Given, wanted: Wanted) -> Stack:
@@ -57,8 +69,17 @@ def read_raw(path: Path, given: Given, wanted: Wanted) -> Stack:
     return windows(numbers, path, given, wanted)
 
 
-def windows(numbers: Array, path: Path, given: Given, wanted: Wanted, *, kind: str = "") -> Stack:
-    """Samples cut from a row of numbers, one every ``given.hop`` (one sample's length without).
+def windows(
+    numbers: Array,
+    path: Path,
+    given: Given,
+    wanted: Wanted,
+    *,
+    kind: str = "",
+    scaling: Callable[[Array], Array] | None = None,
+) -> Stack:
+    """Samples cut from a row of numbers, one every ``given.hop`` (one sample's length without),
+    and what ``scaling`` makes of them where it is not the user's.
 
     Raises FeedError when the numbers are not a whole number of samples.
     """
@@ -74,13 +95,15 @@ def windows(numbers: Array, path: Path, given: Given, wanted: Wanted, *, kind: s
     if hop is not None and hop < 1:
         raise FeedError(f"a hop of {hop} is not possible", hint="give 1 or more")
     view = np.lib.stride_tricks.sliding_window_view(numbers, length)[:: hop or length]
-    return _Windows(view, shape, given.scaling)
+    return _Windows(view, shape, scaling or wanted.scaling(given))
 
 
 class _Windows:
     """Windows in the shape of samples; reshaping overlapping windows at once would copy all."""
 
-    def __init__(self, view: Array, shape: tuple[int, ...], scaling: Scaling) -> None:
+    def __init__(
+        self, view: Array, shape: tuple[int, ...], scaling: Callable[[Array], Array]
+    ) -> None:
         self._view, self._shape, self._scaling = view, shape, scaling
 
     def __len__(self) -> int:
@@ -103,12 +126,4 @@ def _complete(wanted: Wanted, count: int, path: Path) -> tuple[int, ...]:
     return tuple(max(1, count // known) if size is None else size for size in shape)
 
 
-def unreadable(path: Path, error: Exception) -> FeedError:
-    """The error for a file that is not what its name says."""
-    return FeedError(
-        f"cannot read {path}: {error}",
-        hint="inputs are plain data: pickled objects are not loaded",
-    )
-
-
-__all__ = ["read_npy", "read_npz", "read_raw", "unreadable", "windows", "with_samples"]
+__all__ = ["array_stack", "read_npy", "read_npz", "read_raw", "windows"]

@@ -22,8 +22,11 @@ def read_wav(path: Path, given: Given, wanted: Wanted) -> Stack:
     """
     pcm, kind = _pcm(path, wanted)
     whole = wanted.dtype == np.int16 or given.scaling.given
-    numbers = pcm if whole else (pcm / np.float32(32768)).astype(np.float32)
-    return windows(numbers, path, given, wanted, kind=kind)
+    return windows(pcm, path, given, wanted, kind=kind, scaling=None if whole else _real)
+
+
+def _real(pcm: Array) -> Array:
+    return (pcm / np.float32(32768)).astype(np.float32)
 
 
 def _pcm(path: Path, wanted: Wanted) -> tuple[Array, str]:
@@ -31,10 +34,13 @@ def _pcm(path: Path, wanted: Wanted) -> tuple[Array, str]:
     try:
         with wave.open(str(path), "rb") as sound:
             channels, width = sound.getnchannels(), sound.getsampwidth()
-            rate, frames = sound.getframerate(), sound.readframes(sound.getnframes())
+            # The header may say any number of frames; so many can be there.
+            most = path.stat().st_size // (channels * width)
+            rate, frames = sound.getframerate(), sound.readframes(min(sound.getnframes(), most))
     except (wave.Error, EOFError) as error:
         raise FeedError(
-            f"cannot read {path}: {error}", hint="save it as 16-bit PCM, mono"
+            f"cannot read {path}: {str(error) or 'it ends before the sound begins'}",
+            hint="save it as 16-bit PCM, mono",
         ) from error
     if len(frames) % (channels * width):
         raise FeedError(f"{path} ends within a sample", hint="it is cut off; copy it again")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from layertap.cli.inputs.given import Given, Wanted
 from layertap.core.dtypes import Array
 from layertap.core.graph import format_shape
+from layertap.core.messages import abridged, brief
 from layertap.errors import FeedError
 
 SUFFIXES = frozenset({".png", ".bmp", ".jpg", ".jpeg", ".gif", ".pgm", ".ppm", ".tif", ".tiff"}) | {
@@ -48,38 +51,50 @@ class ImageStack:
         images = [self._image(path) for path in self._paths[start:stop]]
         shapes = {image.shape for image in images}
         if len(shapes) > 1:
+            told = ", ".join(map(format_shape, sorted(shapes)))
             raise FeedError(
-                f"the images have different shapes: {', '.join(map(format_shape, sorted(shapes)))}",
+                f"the images have different shapes: {abridged(told)}",
                 hint="--batch-size 1 feeds them one by one",
             )
-        numbers = self._given.scaling(np.stack(images))
+        numbers = self._wanted.scaling(self._given)(np.stack(images))
         return numbers.astype(np.float32) if self._wanted.dtype is None else numbers
 
     def _image(self, path: Path) -> Array:
-        with _opened(path) as image:
+        with _opened(path, self._check_size) as image:
             upright = ImageOps.exif_transpose(image)
             if self._channels is not None and not (self._channels == 1 and upright.mode in WIDER):
                 upright = upright.convert(MODES[self._channels])
             elif upright.mode in CODED:
                 upright = upright.convert(CODED[upright.mode])
-            upright = self._sized(upright, path)
-            pixels = np.asarray(upright)
+            pixels = np.asarray(self._sized(upright, path))
         if self._wanted.shape is not None and len(self._wanted.shape) == 2:
             return pixels
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
         return np.moveaxis(pixels, 2, 0) if self._first else pixels
 
+    def _check_size(self, image: Image.Image, path: Path) -> None:
+        """Refuse an image that does not fit, whichever way it is turned, before it is decoded."""
+        width, height = image.size
+        fits = self._takes(width, height) or self._takes(height, width)
+        if not fits and not self._given.resize:
+            raise self._misfit(image, path)
+
+    def _takes(self, width: int, height: int) -> bool:
+        return self._width in (None, width) and self._height in (None, height)
+
     def _sized(self, image: Image.Image, path: Path) -> Image.Image:
-        wide = image.width if self._width is None else self._width
-        high = image.height if self._height is None else self._height
-        if image.size == (wide, high):
+        if self._takes(*image.size):
             return image
         if not self._given.resize:
-            raise FeedError(
-                f"{path} is {image.height}x{image.width} (height x width), {self._wanted}",
-                hint="--resize scales it to fit",
-            )
-        return image.resize((wide, high), Image.Resampling.BILINEAR)
+            raise self._misfit(image, path)
+        size = (self._width or image.width, self._height or image.height)
+        return image.resize(size, Image.Resampling.BILINEAR)
+
+    def _misfit(self, image: Image.Image, path: Path) -> FeedError:
+        return FeedError(
+            f"{path} is {image.height}x{image.width} (height x width), {self._wanted}",
+            hint="--resize scales it to fit",
+        )
 
 
 def _layout(wanted: Wanted, path: Path) -> tuple[int | None, int | None, int | None, bool]:
@@ -106,13 +121,24 @@ def _layout(wanted: Wanted, path: Path) -> tuple[int | None, int | None, int | N
     )
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path, check: Callable[[Image.Image, Path], None] | None = None) -> Image.Image:
+    """The image, decoded once ``check`` has seen what the file says about it. Raises FeedError."""
     try:
-        image = Image.open(path)
-        image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FeedError(f"cannot read the image {path}: {error}", hint="check the file") from error
-    return image
+        with warnings.catch_warnings():
+            # A file of a few kilobytes may hold as many pixels as it likes.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(path)
+        with opened as image:
+            if check is not None:
+                check(image, path)
+            image.load()
+            return image
+    except FeedError:
+        raise
+    except Exception as error:  # what decoders raise of damaged files has no common base
+        raise FeedError(
+            f"cannot read the image {path}: {brief(error)}", hint="check the file, or save it anew"
+        ) from error
 
 
 __all__ = ["SUFFIXES", "ImageStack"]

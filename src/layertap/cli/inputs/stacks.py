@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from layertap.cli.inputs.given import Given, Scaling, Wanted, element_type
-from layertap.core.dtypes import Array, is_real
+from layertap.core.dtypes import Array, integer_limits, is_integer, is_real
 from layertap.core.graph import format_shape
+from layertap.core.messages import abridged
 from layertap.errors import FeedError
 
 _LARGEST = (1 << 63) - 1
@@ -61,7 +62,7 @@ class Joined:
         if len({piece.shape[1:] for piece in pieces}) > 1:
             shapes = ", ".join(sorted({format_shape(piece.shape[1:]) for piece in pieces}))
             raise FeedError(
-                f"the samples have different shapes: {shapes}",
+                f"the samples have different shapes: {abridged(shapes)}",
                 hint="--batch-size 1 feeds them one by one; --resize makes images alike",
             )
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
@@ -124,15 +125,10 @@ def _range(text: str | None, dtype: np.dtype[Any]) -> tuple[float, float]:
 
 def _limits(dtype: np.dtype[Any]) -> tuple[int, int] | None:
     """Smallest and largest of whole numbers that can be drawn, None for other numbers."""
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        return int(limits.min), min(int(limits.max), _LARGEST)
-    if dtype.kind in "bfc" or is_real(dtype):
+    if not is_integer(dtype):
         return None
-    import ml_dtypes
-
-    narrow: Any = ml_dtypes.iinfo
-    return int(narrow(dtype).min), int(narrow(dtype).max)
+    lowest, highest = integer_limits(dtype)
+    return lowest, min(highest, _LARGEST)
 
 
 __all__ = ["ArrayStack", "Joined", "RandomStack", "Stack"]
