@@ -359,8 +359,7 @@ def test_without_the_framework_listing_works_and_capturing_names_the_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = known_model()
-    row = Runtime("litert", "layertap.runtimes.litert", "litert", ("no_such",), (".tflite",))
-    monkeypatch.setattr(LitertSession, "row", row)
+    monkeypatch.setattr(Runtime, "missing", lambda row: row.packages[0])
     with layertap.open(known.data, runtime="litert") as model:
         assert "dense" in model.graph
         with pytest.raises(MissingRuntime) as caught:

@@ -310,17 +310,6 @@ def test_a_lost_worker_is_replaced_unless_it_held_state() -> None:
                 np.testing.assert_array_equal(got[0], got[2])
 
 
-def test_many_passes_do_not_pile_up_in_the_worker() -> None:
-    known = known_model()
-    with layertap.open(known.data, runtime="tflm") as model:
-        assert isinstance(model.session, TflmSession)
-        for _ in range(5):
-            model.capture(known.feed)
-        assert model.session.worker.generation == 1
-        # What is gone is told to the worker with the next request.
-        assert len(model.session.dropped) <= 1
-
-
 def test_damaged_and_missing_files(tmp_path: Path) -> None:
     data = known_model().data
     path = tmp_path / "bad.tflite"
@@ -339,8 +328,7 @@ def test_without_the_framework_listing_works_and_capturing_names_the_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = known_model()
-    absent = Runtime("tflm", "layertap.runtimes.tflm", "tflm", ("no_such_package",), (".tflite",))
-    monkeypatch.setattr(TflmSession, "row", absent)
+    monkeypatch.setattr(Runtime, "missing", lambda row: row.packages[0])
     with layertap.open(known.data, runtime="tflm") as model:
         assert "dense" in model.graph
         assert model.read("weights").shape == (4, 6)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from layertap.core.dtypes import Array
+from layertap.runtimes.worker.records import Read
 from layertap.runtimes.worker.serve import serve
 
 RESOLVERS = {
@@ -28,20 +30,28 @@ class LitertModel:
         self._used = False
         self._load()
 
-    def run(self, inputs: list[Array], outputs: list[int]) -> list[Array]:
+    def readers(self, outputs: Sequence[int]) -> list[Read]:
+        if self._runner is None and self._options["state"] != "resources":
+            # Views, which are faster; of the interpreter that is there now.
+            return [self._interpreter.tensor(index) for index in outputs]
+        return [partial(self._read, index) for index in outputs]
+
+    def execute(self, inputs: list[Array]) -> None:
         self._reset()
         self._used = True
-        if self._runner is None:
-            self._resize([value.shape for value in inputs])
-            for index, value in zip(self._inputs, inputs, strict=True):
-                self._interpreter.set_tensor(index, value)
-            self._interpreter.invoke()
-        else:
+        if self._runner is not None:
             by_index = dict(zip(self._inputs, inputs, strict=True))
             details = self._runner.get_input_details().items()
             self._runner(**{name: by_index[detail["index"]] for name, detail in details})
-        subgraph = self._options["subgraph"]
-        return [self._interpreter.get_tensor(index, subgraph) for index in outputs]
+            return
+        self._resize([value.shape for value in inputs])
+        for index, value in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, value)
+        self._interpreter.invoke()
+
+    def _read(self, index: int) -> Array:
+        value: Array = self._interpreter.get_tensor(index, self._options["subgraph"])
+        return value
 
     def _load(self) -> None:
         self._interpreter = self._runner = None

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from layertap.core.graph import TapPoint
 from layertap.core.protocols import Capabilities, Json
-from layertap.errors import RunError, RuntimeFailure, SourceError
+from layertap.errors import RuntimeFailure, SourceError
 from layertap.runtimes.registry import BUILTIN
 from layertap.runtimes.worker.process import WorkerFailure
-from layertap.runtimes.worker.session import TfliteSession
+from layertap.runtimes.worker.session import BLOCK, TfliteSession
 from layertap.tflite.state import state_of
 
 KERNELS = ("default", "builtin", "reference")
@@ -25,7 +23,7 @@ bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 c
 
 class LitertSession(TfliteSession):
     row = next(row for row in BUILTIN if row.name == "litert")
-    engine = "layertap.runtimes.litert.engine"
+    engine = Path(__file__).with_name("engine.py")
     distribution = "ai-edge-litert"
     readable = frozenset(_READABLE.split())
     dynamic = True
@@ -55,6 +53,7 @@ class LitertSession(TfliteSession):
         return Capabilities(
             batch=self.batch,
             batched=self.batch is not None,
+            block=BLOCK,
             bit_exact=exact,
             reason=""
             if exact
@@ -64,17 +63,16 @@ class LitertSession(TfliteSession):
     def options(self) -> dict[str, Json]:
         return {"kernels": self.kernels, "threads": self.threads, "signature": self.signature}
 
-    def load(self, model: bytes, slot: int) -> None:
+    def load_model(self, model: bytes, slot: int, *, keep_state: bool) -> None:
         options = {
             **self.options(),
-            "keep_state": self.keep_state,
+            "keep_state": keep_state,
             "state": state_of(self.model),
             "subgraph": self.main,
             "inputs": self.model.subgraphs[self.main].inputs,
         }
-        header = {"do": "load", "slot": slot, "options": options}
         try:
-            self.request(header, [np.frombuffer(model, np.uint8)])
+            self.worker.load(slot, model, options)
         except WorkerFailure as error:
             raise RuntimeFailure(
                 f"LiteRT cannot load the model: {error.said}",
@@ -88,7 +86,7 @@ class LitertSession(TfliteSession):
         # A variable has memory of its own, which nothing else uses.
         return tap.kind != "state"
 
-    def failed(self, error: WorkerFailure) -> RunError:
+    def failed(self, error: WorkerFailure) -> RuntimeFailure:
         return RuntimeFailure(
             f"LiteRT failed while running the model: {error.said}",
             hint=error.hint

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tflite_micro import runtime
 
 from layertap.core.dtypes import Array
+from layertap.runtimes.worker.records import Read
 from layertap.runtimes.worker.serve import serve
 
 
@@ -19,13 +21,19 @@ class MicroModel:
         self._interpreter = self._fresh()
         self._used = False
 
-    def run(self, inputs: list[Array], outputs: list[int]) -> list[Array]:
+    def readers(self, outputs: Sequence[int]) -> list[Read]:
+        return [partial(self._read, position) for position in outputs]
+
+    def execute(self, inputs: list[Array]) -> None:
         self._reset()
         self._used = True
         for position, value in enumerate(inputs):
             self._interpreter.set_input(value, position)
         self._interpreter.invoke()
-        return [self._interpreter.get_output(position) for position in outputs]
+
+    def _read(self, position: int) -> Array:
+        value: Array = self._interpreter.get_output(position)
+        return value
 
     def _fresh(self) -> Any:
         return runtime.Interpreter.from_bytes(self._model, arena_size=self._options["arena"])

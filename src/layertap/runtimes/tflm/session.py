@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from layertap.arena.grouping import split
 from layertap.arena.passes import passes
 from layertap.arena.target import load_target
@@ -15,7 +13,7 @@ from layertap.core.dtypes import numpy_dtype
 from layertap.core.graph import TapPoint
 from layertap.core.protocols import Json
 from layertap.core.units import parse_bytes
-from layertap.errors import PlanError, RunError, RuntimeFailure, SourceError
+from layertap.errors import PlanError, RuntimeFailure, SourceError
 from layertap.runtimes.registry import BUILTIN
 from layertap.runtimes.worker.process import WorkerFailure
 from layertap.runtimes.worker.session import TfliteSession
@@ -54,7 +52,7 @@ _KERNELS_HINT = (
 
 class TflmSession(TfliteSession):
     row = next(row for row in BUILTIN if row.name == "tflm")
-    engine = "layertap.runtimes.tflm.engine"
+    engine = Path(__file__).with_name("engine.py")
     distribution = "tflite-micro"
     readable = frozenset(_READABLE.split())
 
@@ -126,7 +124,8 @@ class TflmSession(TfliteSession):
         self.check_installed()
         self.worker.start()
         try:
-            self._try(with_outputs(self.data, group), _TRIAL, self._given or 0)
+            model = with_outputs(self.data, group)
+            self._try(model, _TRIAL, self._given or 0, self.keep_state)
         except WorkerFailure as error:
             if error.crashed or _is_about_arena(error.native):
                 names = {tap.index: tap.name for tap in self.graph if tap.subgraph == self.main}
@@ -136,14 +135,14 @@ class TflmSession(TfliteSession):
                     hint="give more, or select other taps",
                 ) from error.__cause__
             raise self._refused(error) from error.__cause__
-        self.dropped.append(_TRIAL)
+        self.worker.drop(_TRIAL)
 
-    def load(self, model: bytes, slot: int) -> None:
+    def load_model(self, model: bytes, slot: int, *, keep_state: bool) -> None:
         sizes = iter([self._given]) if self._given else self._sizes()
         last = None
         for size in sizes:
             try:
-                self._try(model, slot, size)
+                self._try(model, slot, size, keep_state)
             except WorkerFailure as error:
                 last = error
                 if error.expired or not (error.crashed or _is_about_arena(error.native)):
@@ -154,11 +153,10 @@ class TflmSession(TfliteSession):
         assert last is not None
         raise self._refused(last) from last.__cause__
 
-    def _try(self, model: bytes, slot: int, arena: int) -> None:
+    def _try(self, model: bytes, slot: int, arena: int, keep_state: bool) -> None:
         state = state_of(self.model)
-        options = {"arena": arena, "keep_state": self.keep_state, "state": state}
-        header = {"do": "load", "slot": slot, "options": options}
-        self.request(header, [np.frombuffer(model, np.uint8)])
+        options = {"arena": arena, "keep_state": keep_state, "state": state}
+        self.worker.load(slot, model, options)
 
     def _sizes(self) -> Iterator[int]:
         """Sizes to try: the one that worked before, else generous ones; memory that is not
@@ -183,7 +181,7 @@ class TflmSession(TfliteSession):
             hint=error.hint or (_ARENA_HINT if self._given and error.crashed else _KERNELS_HINT),
         )
 
-    def failed(self, error: WorkerFailure) -> RunError:
+    def failed(self, error: WorkerFailure) -> RuntimeFailure:
         return RuntimeFailure(
             f"TensorFlow Lite Micro failed while running the model: {error.said}",
             hint=error.hint or "the session can be used again",

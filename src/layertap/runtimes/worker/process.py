@@ -3,221 +3,143 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
-import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from layertap.core.dtypes import Array
-from layertap.errors import RuntimeFailure
-from layertap.runtimes.worker.wire import Header, receive, send
-
-_GRACE = 2.0
-"""Seconds after the session's deadline at which a worker whose session is gone ends itself."""
+from layertap.runtimes.worker.child import Child, Hear
+from layertap.runtimes.worker.failure import WorkerFailure
+from layertap.runtimes.worker.taken import Taken
+from layertap.runtimes.worker.wire import Header
 
 _START = 60.0
 """Seconds that a worker has to start, if not more are allowed for a request: it imports a
 framework, from a cold disk perhaps, before it can tell how long a model takes."""
 
-_KEPT = 1 << 20
-"""Native messages beyond this many bytes are dropped between two requests."""
+_LONGEST = 1e6
+"""No more seconds can be waited for."""
 
-_SHOWN = 4000
-_LINE = 400
-"""Characters of native messages that an error holds in all, and in its one-line message."""
-
-
-class NativeError(Exception):
-    """What the native code printed or raised."""
+LIMIT = 64 << 20
+"""Bytes that a block has at most, unless one execution takes more."""
 
 
-class WorkerFailure(RuntimeFailure):
-    """A request failed in the worker.
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of :meth:`Worker.execute` gave: how many executions are complete, their values in
+    order, and why there are no more. ``values`` are lists of one array (executions, *shape) per
+    output; more than one list where shapes differ."""
 
-    ``native`` is what the native code said, ``said`` the same on one line, or what happened when
-    it said nothing; ``crashed`` tells whether the process is gone, ``expired`` whether it was
-    ended for taking too long.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        native: str,
-        crashed: bool,
-        expired: bool = False,
-        hint: str = "",
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.native = native
-        self.said = _one_line(native) or message
-        self.crashed = crashed
-        self.expired = expired
-        self.__cause__ = NativeError(native) if native else None
-
-
-def _one_line(native: str) -> str:
-    lines = dict.fromkeys(line.strip() for line in native.splitlines())
-    joined = "; ".join(line for line in lines if line and not line.startswith("INFO:"))
-    return joined if len(joined) <= _LINE else f"{joined[:_LINE]} ..."
+    done: int
+    values: list[list[Array]]
+    failure: WorkerFailure | None
 
 
 class Worker:
-    """A child process that runs ``module``; started when first needed, and again after a crash.
+    """A child process that runs the program ``engine``; started when first needed, and again after
+    a crash. Several threads may use it.
 
-    ``timeout``: seconds that a request may take; starting is not part of it.
+    ``timeout``: seconds that loading, or one execution, may take; starting is not part of it.
     ``generation`` counts the starts, so that callers see that what they loaded is gone.
     """
 
-    def __init__(self, module: str, *, timeout: float) -> None:
-        self._module = module
-        self._timeout = timeout
-        self._child: _Child | None = None
-        self._finalizer: weakref.finalize[..., Any] | None = None
+    def __init__(self, engine: Path, *, timeout: float) -> None:
+        self.lock = threading.RLock()
         self.generation = 0
-
-    def request(
-        self, header: Mapping[str, Any], arrays: Sequence[Array] = ()
-    ) -> tuple[Header, list[Array]]:
-        """Send one request and wait for its answer. Raises WorkerFailure."""
-        child = self.start()
-        child.forget_messages()
-        with self._patience(child, self._timeout, "the model did not finish"):
-            with contextlib.suppress(BrokenPipeError):
-                send(child.requests, {**header, "timeout": self._timeout + _GRACE}, arrays)
-            answer, values = receive(child.answers)
-        if "error" in answer:
-            native = "\n".join(filter(None, (child.messages(), answer["error"])))
-            raise WorkerFailure(answer["error"], native=native, crashed=False)
-        return answer, values
-
-    def start(self) -> _Child:
-        """The running child, started if there is none, it died, or its time was up just when it
-        answered."""
-        child = self._child
-        if child is not None and (child.expired or child.process.poll() is not None):
-            self.stop()
-        if self._child is None:
-            self._child = child = _Child(self._module)
-            self._finalizer = weakref.finalize(self, child.stop)
-            self.generation += 1
-            with self._patience(child, max(self._timeout, _START), "the worker did not start"):
-                receive(child.answers)
-        return self._child
-
-    @contextlib.contextmanager
-    def _patience(self, child: _Child, seconds: float, late: str) -> Iterator[None]:
-        """Wait for the child for so long; whatever goes wrong, it does not stay behind."""
-        deadline = threading.Timer(seconds, child.expire)
-        deadline.daemon = True
-        deadline.start()
-        try:
-            yield
-        except EOFError:
-            raise self._lost(child, f"{late} within {seconds:g} s") from None
-        except BaseException:
-            # Interrupted midway, the conversation cannot be taken up again.
-            self.stop()
-            raise
-        finally:
-            deadline.cancel()
-            # No thread stays behind, and whether the time was up is settled.
-            deadline.join()
-
-    def stop(self) -> None:
-        """End the child, if there is one. Idempotent."""
-        if self._finalizer is not None:
-            self._finalizer()
-        self._child = self._finalizer = None
+        self._engine = engine
+        self._timeout = min(timeout, _LONGEST)
+        self._child: Child | None = None
+        self._dropped: deque[int] = deque()
 
     @property
     def pid(self) -> int | None:
         return None if self._child is None else self._child.process.pid
 
-    def _lost(self, child: _Child, late: str) -> WorkerFailure:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(timeout=_GRACE)
-        code, native = child.process.poll(), child.messages()
-        self.stop()
-        if child.expired:
-            return WorkerFailure(
-                late,
-                native=native,
-                crashed=True,
-                expired=True,
-                hint="give more time with timeout=SECONDS",
-            )
-        said = native.rpartition("\n")[2]
-        message = f"{_obituary(code)}: {said}" if said else _obituary(code)
-        return WorkerFailure(message, native=native, crashed=True)
+    def start(self) -> None:
+        """Start the process, unless there is one that can be talked to, without waiting until it
+        has started. Raises WorkerFailure."""
+        with self.lock, _memory():
+            child = self._child
+            if child is not None and (child.pending or child.is_gone()):
+                self.stop()
+            if self._child is None:
+                self._child = Child(self._engine)
+                self.generation += 1
 
+    def load(self, slot: int, model: bytes, options: Mapping[str, Any]) -> None:
+        """Load ``model`` under the number ``slot``. Raises WorkerFailure."""
+        with self.lock, self._talking() as child:
+            self._ask(child, {"do": "load", "slot": slot, "options": options}, model, _ignore)
 
-class _Child:
-    def __init__(self, module: str) -> None:
-        self._errors = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by stop()
-        self._read = 0
-        self.expired = False
-        self.process = subprocess.Popen(
-            # -P: a file of the working directory must not shadow a module.
-            [sys.executable, "-P", "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=_environment(),
-            start_new_session=True,
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.requests: IO[bytes] = self.process.stdin
-        self.answers: IO[bytes] = self.process.stdout
+    def drop(self, slot: int) -> None:
+        """Have what is loaded as ``slot`` forgotten with the next request."""
+        self._dropped.append(slot)
 
-    def expire(self) -> None:
-        self.expired = True
-        self.process.kill()
-
-    def forget_messages(self) -> None:
-        """Keep the file of native messages from growing with the number of samples."""
-        self._read = os.fstat(self._errors.fileno()).st_size
-        if self._read > _KEPT:
-            self._errors.seek(0)
-            self._errors.truncate()
-            self._read = 0
-
-    def messages(self) -> str:
-        """What native code printed since the last request."""
-        end = self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(self._read, end - _SHOWN))
-        # Leaves the position, which the child shares, at the end again.
-        return self._errors.read().decode("utf-8", "replace").strip()
+    def execute(
+        self, slot: int, inputs: Sequence[Array], count: int, outputs: Sequence[int]
+    ) -> Outcome:
+        """Execute what is loaded once for each of the first ``count`` rows of ``inputs``, or as
+        often as there is room for what is computed, unless it fails: once at least. ``outputs`` are
+        what is read, as the engine knows it. Raises WorkerFailure where nothing was begun."""
+        with self.lock, self._talking() as child, _memory():
+            places, start = child.block.put([rows[:count] for rows in inputs])
+            header = {"do": "run", "slot": slot, "inputs": places, "outputs": list(outputs)}
+            header |= {"count": count, "start": start, "limit": LIMIT}
+            taken = Taken(child.block)
+            failure = None
+            try:
+                self._ask(child, header, b"", taken.hear)
+            except WorkerFailure as error:
+                failure = error
+                taken.take(child.block.told[1])
+                failure.execution = taken.count
+            return Outcome(taken.count, taken.values, failure)
 
     def stop(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self.requests.close()
-        self.process.kill()
-        self.process.wait()
-        self.answers.close()
-        self._errors.close()
+        """End the process, if there is one. Idempotent."""
+        with self.lock:
+            child, self._child = self._child, None
+            if child is not None:
+                child.stop()
+
+    @contextlib.contextmanager
+    def _talking(self) -> Iterator[Child]:
+        """The child, started; it does not stay behind when the conversation breaks off."""
+        self.start()
+        child = self._child
+        assert child is not None
+        try:
+            if not child.greeted:
+                child.greet(max(self._timeout, _START))
+            yield child
+        finally:
+            if child.pending:
+                self.stop()
+
+    def _ask(self, child: Child, header: Header, payload: bytes, hear: Hear) -> None:
+        dropped = [self._dropped.popleft() for _ in range(len(self._dropped))]
+        child.ask({**header, "drop": dropped}, payload, self._timeout, hear)
 
 
-def _environment() -> dict[str, str]:
-    """The caller's environment, with the layertap that the caller runs."""
-    here = str(Path(__file__).parents[3])
-    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    # LIBC_FATAL_STDERR_: glibc's last words belong to stderr, not to the terminal.
-    return {**os.environ, "PYTHONPATH": path, "LIBC_FATAL_STDERR_": "1"}
+def _ignore(message: Header) -> None:
+    """Loading says nothing on the way."""
 
 
-def _obituary(code: int | None) -> str:
-    if code is not None and code < 0:
-        with contextlib.suppress(ValueError):
-            return f"the interpreter crashed with {signal.Signals(-code).name}"
-    return f"the interpreter's process ended with status {code}"
+@contextlib.contextmanager
+def _memory() -> Iterator[None]:
+    """Raises WorkerFailure where the system has not what a worker takes."""
+    try:
+        yield
+    except OSError as error:
+        raise WorkerFailure(
+            f"the system has no room for the worker: {error.strerror or error}",
+            native="",
+            crashed=False,
+            hint="close other models, or select fewer taps",
+        ) from error
 
 
-__all__ = ["NativeError", "Worker", "WorkerFailure"]
+__all__ = ["Outcome", "Worker", "WorkerFailure"]

@@ -4,76 +4,127 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Mapping
-from typing import IO, Any, Protocol
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 from layertap.core.dtypes import Array
+from layertap.runtimes.worker.block import Block
+from layertap.runtimes.worker.records import Read, Records
 from layertap.runtimes.worker.wire import Header, receive, send
+
+_SHARE = 0.002
+"""Seconds from one message about what is ready to the next."""
+
+_LOOK = 1.0
+"""Seconds from one look whether the session is still there to the next."""
+
+_GRACE = 2.0
+"""Seconds that a worker gives the session to end it, beyond the time for an execution."""
 
 
 class Engine(Protocol):
     """One loaded model."""
 
-    def run(self, inputs: list[Array], outputs: list[int]) -> list[Array]:
-        """Execute once; ``inputs`` in the model's order, ``outputs`` are positions or indices."""
+    def readers(self, outputs: Sequence[int]) -> list[Read]:
+        """How to read ``outputs``, which are positions or indices, after an execution."""
+        ...
+
+    def execute(self, inputs: list[Array]) -> None:
+        """Execute once; ``inputs`` in the model's order."""
         ...
 
 
 Load = Callable[[bytes, Mapping[str, Any]], Engine]
+Say = Callable[[Mapping[str, Any]], None]
 
 
 def serve(load: Load) -> None:
-    """Answer requests from standard input until it ends."""
-    requests, answers = _take_over_streams()
+    """Answer requests until the session is gone. The arguments of the program are the descriptors
+    of the socket to the session and of the shared block."""
+    channel, block = socket.socket(fileno=int(sys.argv[1])), Block(int(sys.argv[2]))
     # A terminal's Ctrl-C is for the caller, who decides what becomes of the worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    loaded: dict[int, Engine] = {}
-    send(answers, {"ready": True})
+    server = _Server(load, channel, block)
+    send(channel, {"ready": True})
     while True:
         try:
-            header, arrays = receive(requests)
-        except EOFError:
+            server.answer(*receive(channel))
+        except (EOFError, ConnectionError):
             return
-        _guard(header.get("timeout"))
+
+
+class _Server:
+    def __init__(self, load: Load, channel: socket.socket, block: Block) -> None:
+        self.load, self.channel, self.block = load, channel, block
+        self.loaded: dict[int, Engine] = {}
+        self.session = os.getppid()
+
+    def answer(self, header: Header, payload: bytes) -> None:
+        say = partial(self._say, header["request"])
+        guard = _Guard(header["timeout"], self.session)
         try:
-            answer, values = _answer(load, loaded, header, arrays)
+            for slot in header["drop"]:
+                self.loaded.pop(slot, None)
+            if header["do"] == "load":
+                self.loaded[header["slot"]] = self.load(payload, header["options"])
+            else:
+                self._run(header, guard, say)
+        except ConnectionError:
+            raise
         except Exception as error:  # the session raises it again as a layertap error
-            answer, values = {"error": str(error), "type": type(error).__name__}, []
-        _guard(None)
-        try:
-            send(answers, answer, values)
-        except BrokenPipeError:
+            say({"error": str(error)})
+        else:
+            say({"end": True})
+        finally:
+            guard.off()
+
+    def _say(self, request: int, message: Mapping[str, Any]) -> None:
+        send(self.channel, {"request": request, **message})
+
+    def _run(self, header: Header, guard: _Guard, say: Say) -> None:
+        """Execute once for each row of the inputs while there is room for what is read. The session
+        is told now and then what is ready, so that it takes that meanwhile."""
+        engine = self.loaded[header["slot"]]
+        inputs = [self.block.array(place) for place in header["inputs"]]
+        readers = engine.readers(header["outputs"])
+        start, limit, count = header["start"], header["limit"], header["count"]
+        records = Records(self.block, start, limit, count, lambda form: say({"form": form}))
+        due = time.monotonic() + _SHARE
+        while records.count < count and not records.full:
+            engine.execute([rows[records.count, ...] for rows in inputs])
+            records.add(readers)
+            now = self.block.tell(records.count)
+            if now > due:
+                say({"ready": records.count})
+                guard.renew(now)
+                due = now + _SHARE
+        say({"ready": records.count})
+
+
+class _Guard:
+    """Lets the system end this process soon after the time that one execution may take, also when
+    native code holds the lock, for the session, which keeps time itself, may be gone."""
+
+    def __init__(self, seconds: float, session: int) -> None:
+        self.seconds, self.session = seconds, session
+        self.due = 0.0
+        self.renew(time.monotonic())
+
+    def renew(self, now: float) -> None:
+        """An execution has ended by ``now``. Raises ConnectionError when the session is gone."""
+        if now < self.due:
             return
+        self.due = now + _LOOK
+        signal.setitimer(signal.ITIMER_REAL, self.seconds + _GRACE)
+        if os.getppid() != self.session:
+            raise ConnectionError("the session is gone")
 
-
-def _answer(
-    load: Load, loaded: dict[int, Engine], header: Header, arrays: list[Array]
-) -> tuple[Header, list[Array]]:
-    for slot in header.get("drop", ()):
-        loaded.pop(slot, None)
-    if header["do"] == "load":
-        loaded[header["slot"]] = load(arrays[0].tobytes(), header["options"])
-        return {}, []
-    return {}, loaded[header["slot"]].run(arrays, header["outputs"])
-
-
-def _take_over_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """The pipes to the session, moved away from the descriptors that native code prints to."""
-    requests = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a device, not a path
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return requests, answers
-
-
-def _guard(seconds: float | None) -> None:
-    """Let the system end this process after ``seconds``, also when native code holds the lock and
-    the session, which keeps time itself, is gone."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, 0 if seconds is None else seconds)
+    def off(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 __all__ = ["Engine", "Load", "serve"]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import weakref
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from layertap.core.dtypes import Array, numpy_dtype
-from layertap.core.feeds import Feed, InputSpec, fed
+from layertap.core.feeds import Feed, InputSpec
 from layertap.core.files import read_whole, write_whole
 from layertap.core.graph import Graph, TapPoint
 from layertap.core.plan import check_readable
-from layertap.core.protocols import Capabilities, Emit, Json, Wanted
+from layertap.core.protocols import Capabilities, Json, Wanted
 from layertap.errors import RunError, RuntimeFailure, SourceError, Untappable
 from layertap.runtimes.registry import Runtime, missing_runtime
+from layertap.runtimes.worker.passes import Program, TflitePass
 from layertap.runtimes.worker.process import Worker, WorkerFailure
 from layertap.tflite.cut import cut
 from layertap.tflite.edit import with_outputs
@@ -29,6 +30,10 @@ DEFAULT_TIMEOUT = 600.0
 """Seconds one execution (or loading the model) may take before the worker is ended."""
 
 
+BLOCK = 4096
+"""Executions that one call of a pass takes at most."""
+
+
 class TfliteSession(ABC):
     """What the .tflite runtimes have in common; implements the Session protocol.
 
@@ -37,8 +42,8 @@ class TfliteSession(ABC):
     """
 
     row: Runtime
-    engine: str
-    """Module that the worker runs."""
+    engine: Path
+    """The program that the worker runs."""
     distribution: str
     readable: frozenset[str]
     """Element types that the interpreter hands out."""
@@ -61,6 +66,12 @@ class TfliteSession(ABC):
         listed = tap_graph(self.model, run=self.main, dynamic=self.dynamic, readable=self.readable)
         self.graph: Graph = listed.graph
         self.inputs: Sequence[InputSpec] = listed.inputs
+        by_name = {spec.name: spec for spec in listed.inputs}
+        names = {tap.index: tap.name for tap in listed.graph if tap.subgraph == self.main}
+        self.arguments: Sequence[InputSpec] = [
+            by_name[names[i]] for i in self.model.subgraphs[self.main].inputs
+        ]
+        """What the interpreter is given, in the order of the subgraph's inputs."""
         self.batch = listed.batch
         self.keep_state = bool(keep_state)
         seconds = DEFAULT_TIMEOUT if timeout is None else float(timeout)
@@ -69,23 +80,19 @@ class TfliteSession(ABC):
                 f"a timeout of {timeout} s is not possible", hint="give seconds above 0"
             )
         self.worker = Worker(self.engine, timeout=seconds)
-        self.dropped: list[int] = []
-        self._slots = 0
+        self._slots = itertools.count(1)
+        self._latest: Program | None = None
         self._closed = False
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(batch=self.batch, batched=self.batch is not None)
+        return Capabilities(batch=self.batch, batched=self.batch is not None, block=BLOCK)
 
     @property
     def provenance(self) -> Mapping[str, Json]:
-        try:
-            version = importlib.metadata.version(self.distribution)
-        except importlib.metadata.PackageNotFoundError:
-            version = None
         return {
             "runtime": self.row.name,
-            "version": version,
+            "version": _version(self.distribution),
             "model": {"path": self.path, "sha256": self._digest},
             "keep_state": self.keep_state,
             "taps_by": "further graph outputs",
@@ -97,7 +104,7 @@ class TfliteSession(ABC):
         """The runtime's own options, as they go into the provenance."""
 
     @abstractmethod
-    def load(self, model: bytes, slot: int) -> None:
+    def load_model(self, model: bytes, slot: int, *, keep_state: bool) -> None:
         """Load ``model`` in the worker under the number ``slot``. Raises RuntimeFailure."""
 
     def address(self, tap: TapPoint, outputs: Sequence[int]) -> int:
@@ -108,7 +115,7 @@ class TfliteSession(ABC):
         """Whether ``tap`` can only be read as an output of the model."""
         return True
 
-    def failed(self, error: WorkerFailure) -> RunError:
+    def failed(self, error: WorkerFailure) -> RuntimeFailure:
         """The error for the user when the worker failed while running."""
         return error
 
@@ -133,10 +140,39 @@ class TfliteSession(ABC):
                     f"the model cannot be run: its input {spec.name!r} holds {spec.dtype}",
                     hint="only inputs of numbers can be fed",
                 )
-        self._slots += 1
-        prepared = TflitePass(self, taps, self._slots)
-        weakref.finalize(prepared, self.dropped.append, self._slots)
-        return prepared
+        self.worker.start()
+        program = self.program([tap for tap in taps if tap.kind != "input"], self.keep_state)
+        self.load(program)
+        return TflitePass(self, taps, program)
+
+    def program(self, taps: Sequence[TapPoint], keep_state: bool) -> Program:
+        """What reads ``taps``; the last one is used again, unless its variables keep values."""
+        names = [tap.name for tap in taps]
+        if not keep_state and self._latest and names == [tap.name for tap in self._latest.taps]:
+            return self._latest
+        outputs = self.model.subgraphs[self.main].outputs
+        added = [tap.index for tap in taps if self.needs_output(tap) and tap.index not in outputs]
+        addresses = [self.address(tap, [*outputs, *added]) for tap in taps]
+        slot, drop = next(self._slots), self.worker.drop
+        program = Program(taps, added, addresses, slot, drop, keep_state=keep_state)
+        if not keep_state:
+            self._latest = program
+        return program
+
+    def load(self, program: Program) -> None:
+        """Make sure that the worker that runs now has ``program``. Raises RuntimeFailure."""
+        with self.worker.lock:
+            self.worker.start()
+            if program.generation == self.worker.generation:
+                return
+            if program.keep_state and program.generation >= 0:
+                raise RuntimeFailure(
+                    "the worker was lost, and with it what the model's variables held",
+                    hint="capture from the first sample again",
+                )
+            model = with_outputs(self.data, program.added, subgraph=self.main)
+            self.load_model(model, program.slot, keep_state=program.keep_state)
+            program.generation = self.worker.generation
 
     def export(self, taps: Sequence[TapPoint], to: Path | None, /, *, whole: bool) -> bytes | Path:
         """The .tflite with ``taps`` as outputs: as bytes, or written to ``to``."""
@@ -154,11 +190,6 @@ class TfliteSession(ABC):
         write_whole(to, data)
         return to
 
-    def request(self, header: Mapping[str, Any], arrays: Sequence[Array]) -> list[Array]:
-        """One request to the worker, which forgets models that are no longer used."""
-        drop, self.dropped[:] = list(self.dropped), []
-        return self.worker.request({**header, "drop": drop}, arrays)[1]
-
     def close(self) -> None:
         self._closed = True
         self.worker.stop()
@@ -175,57 +206,12 @@ class TfliteSession(ABC):
             raise RunError("the model is closed", hint="open it again")
 
 
-class TflitePass:
-    """One prepared execution; loads its rewritten model again when the worker was replaced."""
-
-    def __init__(self, session: TfliteSession, taps: Sequence[TapPoint], slot: int) -> None:
-        self._session, self._taps, self._slot = session, tuple(taps), slot
-        main = session.model.subgraphs[session.main]
-        names = {tap.index: tap.name for tap in session.graph if tap.subgraph == session.main}
-        self._inputs = [(names[i], main.tensors[i].shape) for i in main.inputs]
-        self._computed = [tap for tap in taps if tap.kind != "input"]
-        added = [tap.index for tap in self._computed if session.needs_output(tap)]
-        self._model = with_outputs(session.data, added, subgraph=session.main)
-        outputs = [*main.outputs, *(i for i in added if i not in main.outputs)]
-        self._addresses = [session.address(tap, outputs) for tap in self._computed]
-        self._generation = -1
-        self._load()
-
-    def __call__(self, feed: Feed, emit: Emit, /) -> None:
-        session = self._session
-        session.check_open()
-        arrays = [self._fed(feed, i) for i in range(len(self._inputs))]
-        self._load()
-        try:
-            header = {"do": "run", "slot": self._slot, "outputs": self._addresses}
-            values = session.request(header, arrays)
-        except WorkerFailure as error:
-            raise session.failed(error) from error.__cause__
-        by_name = {tap.name: value for tap, value in zip(self._computed, values, strict=True)}
-        fed = {name: array for (name, _), array in zip(self._inputs, arrays, strict=True)}
-        for tap in self._taps:
-            value = by_name[tap.name] if tap.name in by_name else fed[tap.name].copy()
-            emit(tap, value[None])
-
-    def _load(self) -> None:
-        """Make sure that the worker that runs now has the model."""
-        session = self._session
-        session.worker.start()
-        if self._generation == session.worker.generation:
-            return
-        if session.keep_state and self._generation >= 0:
-            raise RuntimeFailure(
-                "the worker was lost, and with it what the model's variables held",
-                hint="capture from the first sample again",
-            )
-        session.load(self._model, self._slot)
-        self._generation = session.worker.generation
-
-    def _fed(self, feed: Feed, position: int) -> Array:
-        """The value for one input in the model's dtype, C-contiguous. Raises FeedError."""
-        name = self._inputs[position][0]
-        spec = next(spec for spec in self._session.inputs if spec.name == name)
-        return fed(feed, spec)
+@cache
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _subgraph_of(model: TfliteModel, key: str) -> int:
@@ -238,4 +224,4 @@ def _subgraph_of(model: TfliteModel, key: str) -> int:
     )
 
 
-__all__ = ["DEFAULT_TIMEOUT", "TflitePass", "TfliteSession"]
+__all__ = ["DEFAULT_TIMEOUT", "TfliteSession"]

@@ -1,56 +1,48 @@
-"""Messages between a session and its worker: a JSON header, then the bytes of arrays."""
+"""Messages between a session and its worker: a JSON header, then bytes, over a socket."""
 
 from __future__ import annotations
 
 import json
+import socket
 import struct
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-
-from layertap.core.dtypes import Array, numpy_dtype
-
-_LENGTH = struct.Struct("<I")
+_LENGTHS = struct.Struct("<IQ")
 
 Header = dict[str, Any]
 
 
-def send(stream: IO[bytes], header: Mapping[str, Any], arrays: Sequence[Array] = ()) -> None:
-    """Write one message; arrays of any dtype and shape."""
-    described = [(array.dtype.name, array.shape) for array in arrays]
-    text = json.dumps({**header, "arrays": described}).encode()
-    stream.write(_LENGTH.pack(len(text)) + text)
-    for array in arrays:
-        # Types that NumPy does not know itself, such as bfloat16, have no buffer interface.
-        stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    stream.flush()
+def send(channel: socket.socket, header: Mapping[str, Any], payload: bytes = b"") -> None:
+    """Write one message. Raises ConnectionError when the other side is gone, and TimeoutError
+    where the channel has a time-out."""
+    text = json.dumps(header).encode()
+    channel.sendall(_LENGTHS.pack(len(text), len(payload)) + text)
+    if payload:
+        channel.sendall(payload)
 
 
-def receive(stream: IO[bytes]) -> tuple[Header, list[Array]]:
-    """Read one message; the arrays are the receiver's own. Raises EOFError at the end."""
-    (length,) = _LENGTH.unpack(_exactly(stream, bytearray(_LENGTH.size)))
-    header: Header = json.loads(bytes(_exactly(stream, bytearray(length))))
-    arrays = []
-    for name, shape in header.pop("arrays"):
-        dtype = numpy_dtype(name)
-        assert dtype is not None, name
-        array = np.empty(shape, dtype)
-        _exactly(stream, array.reshape(-1).view(np.uint8))
-        arrays.append(array)
-    return header, arrays
+def receive(channel: socket.socket) -> tuple[Header, bytes]:
+    """Read one message. Raises EOFError when the other side is gone, and TimeoutError."""
+    lengths = _LENGTHS.unpack(_exactly(channel, _LENGTHS.size))
+    text, payload = (_exactly(channel, length) for length in lengths)
+    header: Header = json.loads(text)
+    return header, payload
 
 
-def _exactly(stream: IO[bytes], buffer: Any) -> Any:
-    """Fill ``buffer``; a short read means that the other side is gone."""
+def _exactly(channel: socket.socket, length: int) -> bytes:
+    """So many bytes; fewer mean that the other side is gone."""
+    buffer = bytearray(length)
     view = memoryview(buffer)
-    done = 0
-    while done < len(view):
-        count = stream.readinto(view[done:])  # type: ignore[attr-defined]
+    while view:
+        try:
+            count = channel.recv_into(view)
+        except ConnectionError:
+            count = 0
         if not count:
             raise EOFError
-        done += count
-    return buffer
+        view = view[count:]
+    return bytes(buffer)
 
 
 __all__ = ["Header", "receive", "send"]
