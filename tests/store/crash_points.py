@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,24 @@ def tap(name: str, **more: Any) -> TapPoint:
     return TapPoint(name, "activation", "ADD", "float32", None, 0, **more)
 
 
-TAPS = (tap("w", per="run"), tap("plain"), tap("ragged"), tap("sparse"), tap("batch", per="batch"))
+TAPS = (
+    tap("w", per="run"),
+    *map(tap, ("plain", "ragged", "sparse", "demoted", "both")),
+    tap("batch", per="batch"),
+)
+DEMOTED_AT = 3
+"""The batch in which two taps turn out to have no row per sample."""
 
 
 def rows_of(name: str, number: int) -> np.ndarray[Any, Any] | None:
     """What batch ``number`` (three samples) brings of a tap."""
     if name == "w":
         return np.arange(4, dtype=np.float32) if number == 0 else None
-    if name == "sparse" and number % 2 == 0:
+    if name in ("sparse", "both") and number % 2 == 0:
         return None
     # Rows of 128 KiB, eight to a chunk, so that batches begin and end within chunks.
-    width = {"plain": 1 << 15, "ragged": 3 + number // 3}.get(name, 2)
+    widths = {"plain": 1 << 15, "demoted": 1 << 15, "ragged": 3 + number // 3, "both": 1 + number}
+    width = widths.get(name, 2)
     rows = np.full((1 if name == "batch" else 3, width), number, np.float32)
     rows[:, -1] = np.arange(len(rows))
     return rows
@@ -55,7 +63,11 @@ def write(path: Path, compression: str | None, batches: int = BATCHES, close: bo
     for number in range(committed, batches):
         for one in TAPS:
             rows = rows_of(one.name, number)
-            if rows is not None:
+            if number == DEMOTED_AT and one.name in ("demoted", "both"):
+                store.demote(one, [(3, number)])
+            if rows is not None and one.name in store.demoted:
+                store.write(replace(one, per="batch"), rows[None])
+            elif rows is not None:
                 store.write(one, rows)
         store.commit(3, {"x": feed[3 * number : 3 * number + 3]})
         store._publish()
@@ -69,8 +81,11 @@ def check(path: Path) -> int:
     batches, over = divmod(run.samples, 3)
     assert not over, run.samples
     for one in TAPS:
-        blocks = [rows_of(one.name, number) for number in range(batches)]
-        expected = [row for block in blocks if block is not None for row in block]
+        found_in = (rows_of(one.name, number) for number in range(batches))
+        blocks = [block for block in found_in if block is not None]
+        expected: list[np.ndarray[Any, Any]] = [row for block in blocks for row in block]
+        if one.name in ("demoted", "both") and batches > DEMOTED_AT:
+            expected = blocks
         assert len(run[one.name]) == (min(1, batches) if one.per == "run" else len(expected))
         if expected:
             found = run[one.name].raw

@@ -259,15 +259,6 @@ def test_an_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         fill(tmp_path / "run.zarr")
 
 
-@pytest.mark.parametrize("compression", [None, "zstd"])
-def test_a_dtype_that_changes(tmp_path: Path, compression: str | None) -> None:
-    store = ZarrStore(tmp_path, [TAP], {}, compression=compression)
-    store.write(TAP, np.zeros((2, 3), np.float32))
-    with pytest.raises(StoreError, match="changed its type from float32 to float64"):
-        store.write(TAP, np.zeros((2, 3), np.float64))
-    store.close(False)
-
-
 @pytest.mark.parametrize("rows", [np.array(["a"]), np.array([None]), np.zeros(2, "i4,f4")])
 def test_what_is_not_a_number(tmp_path: Path, rows: Any) -> None:
     store = ZarrStore(tmp_path, [TAP], {})

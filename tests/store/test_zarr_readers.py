@@ -27,6 +27,7 @@ def test_other_programs_read_it(tmp_path: Path, compression: str | None, closed:
     taps = [make_tap(name, name) for name in DTYPES]
     taps += [make_tap("w", per="run"), make_tap("b", per="batch"), make_tap("scalar")]
     taps += [make_tap("ragged"), make_tap("sparse"), make_tap("empty"), *map(make_tap, NAMES)]
+    taps += [make_tap("demoted")]
     by_name = {tap.name: tap for tap in taps}
     store = ZarrStore(path, taps, {}, compression=compression)
     store.write(by_name["w"], np.ones((2, 2), np.float32))
@@ -41,6 +42,8 @@ def test_other_programs_read_it(tmp_path: Path, compression: str | None, closed:
             store.write(by_name[name], np.ones((2, 1), np.float32))
         if number:
             store.write(by_name["sparse"], np.full((2, 1), 7, np.float32))
+            store.demote(by_name["demoted"], [(2, 1)])
+        store.write(by_name["demoted"], np.full((1, 2) if number else (2,), 5, np.float32))
         store.commit(2, feed_of(2 * number, 2))
     store.close(True) if closed else store._publish()
     group = zarr.open_group(path, mode="r")
@@ -51,6 +54,8 @@ def test_other_programs_read_it(tmp_path: Path, compression: str | None, closed:
         assert dataset["sample"].values.tolist() == [0, 1, 2, 3]
         assert dataset["float32"].dims == ("sample", "float32~axis1")
         assert dataset["b"].dims == ("batch", "b~axis1")
+        assert dataset["demoted~batch"].dims == ("batch", "demoted~batch~axis1")
+        assert (dataset["demoted~batch"].values == [[5, 5], [5, 5]]).all()
         assert dataset["sparse~samples"].values.tolist() == [2, 3]
     run = load_run(path)
     for name, array in members.items():

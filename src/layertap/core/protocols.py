@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -79,9 +79,9 @@ class Session(Protocol):
     def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> Graph:
         """Complete the graph for feeds like this one and return it; cheap when nothing is new.
 
-        Proves which axis counts samples of the taps that are ``wanted`` (of all with None), by
-        following it, or else by one further run of a changed batch; a tap of which nothing proves
-        it has one row per batch. What that run did to the model's state is undone. A session may
+        Proves which axis counts samples by following it, or else, for the taps that are ``wanted``,
+        by one further run of a changed batch; a tap of which nothing proves it has one row per
+        batch. What that run did to the model's state is undone. A session may
         keep what is ``wanted`` of this feed for the pass that is prepared next. Raises FeedError
         when the model does not take the feed.
         """
@@ -168,8 +168,15 @@ class Sink(Protocol):
 
     def write(self, tap: TapPoint, rows: Array, /) -> None: ...
 
-    def commit(self, samples: int, feed: Feed, /) -> None:
-        """``samples`` more samples, fed by ``feed``, are complete."""
+    @property
+    def demoted(self) -> Collection[str]:
+        """Names of taps that have a row per batch although they were thought to have one per
+        sample: :meth:`demote` was called for them, also before the run was resumed."""
+        ...
+
+    def commit(self, samples: int, feed: Feed, executions: int = 1, /) -> None:
+        """``samples`` more samples, fed by ``feed``, are complete; it took ``executions``, of as
+        many samples each."""
         ...
 
     def skip(self, samples: int, feed: Feed, /) -> None:
@@ -180,7 +187,9 @@ class Sink(Protocol):
     def demote(self, tap: TapPoint, executions: Sequence[tuple[int, int]], /) -> None:
         """``tap`` was thought to have a row per sample, and has one per batch from its first row
         on: what was written of it is put together again, along its batch axis. ``executions`` are
-        those so far, each a number of samples and how often it came in a row."""
+        those so far, each a number of samples and how often it came in a row: the committed ones,
+        then those in which rows of the tap were written since. Raises StoreError where the rows of
+        a resumed run cannot be put together."""
         ...
 
     def note(self, facts: Mapping[str, Json], /) -> None:

@@ -63,9 +63,9 @@ class RowMaker:
     """
 
     def __init__(self, taps: Sequence[TapPoint], sink: Sink, *, batched: bool) -> None:
-        self.taps = {tap.name: tap for tap in taps}
+        self.demoted = list(sink.demoted)
+        self.taps = {t.name: per_batch(t) if t.name in self.demoted else t for t in taps}
         self.sink, self.batched = sink, batched
-        self.demoted: list[str] = []
         self._done: list[tuple[int, int]] = []
         self._size = 0
         self._emitted: dict[str, int] = {}
@@ -95,15 +95,27 @@ class RowMaker:
         return tap, values
 
     def _demote(self, tap: TapPoint) -> TapPoint:
-        shape = tap.shape
-        if shape is not None:
-            shape = (*shape[: tap.batch_axis], None, *shape[tap.batch_axis + 1 :])
-        self.taps[tap.name] = now = replace(tap, per="batch", shape=shape)
+        self.taps[tap.name] = now = per_batch(tap)
         pending = self._emitted.get(tap.name, 0)
         self.sink.demote(tap, [*self._done, *([(self._size, pending)] if pending else [])])
         self.demoted.append(tap.name)
         self.sink.note({"demoted": list(self.demoted)})
         return now
+
+
+def per_batch(tap: TapPoint) -> TapPoint:
+    """``tap`` with a row per batch; the size of what was its sample axis is not known."""
+    shape = tap.shape
+    if shape is not None and tap.per == "sample":
+        shape = (*shape[: tap.batch_axis], None, *shape[tap.batch_axis + 1 :])
+    return replace(tap, per="batch", shape=shape)
+
+
+def executions_of(rows: Array, samples: int, axis: int) -> Array:
+    """Rows (n * samples, *row shape) as what they came from, stacked: (n, *tensor shape) with the
+    samples on ``axis`` of the tensor. A view of contiguous rows."""
+    whole = rows.reshape(len(rows) // samples, samples, *rows.shape[1:])
+    return np.moveaxis(whole, 1, axis + 1)
 
 
 def _samples(values: Array, axis: int) -> Array:

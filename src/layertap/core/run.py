@@ -120,8 +120,9 @@ class _Run:
             self._piece(piece, count, first + done)
             # Piece by piece, so that the sink knows which sample a row belongs to when a tap
             # appears in some pieces only.
-            self.sink.commit(count, slice_feed(feed, done, done + count, samples))
-            self.rows.executed(*self.cutter.executions(count))
+            size, times = self.cutter.executions(count)
+            self.sink.commit(count, slice_feed(feed, done, done + count, samples), times)
+            self.rows.executed(size, times)
             done += count
 
     def _piece(self, feed: Feed, samples: int, first: int) -> None:
@@ -134,7 +135,8 @@ class _Run:
         except RuntimeFailure as error:
             complete = error.execution
             if complete and len(self.passes) == 1:
-                self.sink.commit(complete * size, slice_feed(feed, 0, complete * size, samples))
+                done = complete * size
+                self.sink.commit(done, slice_feed(feed, 0, done, samples), complete)
             if complete is not None and executions > 1:
                 error.message = f"at sample {first + complete * size}: {error.message}"
             raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,6 +117,12 @@ class ArrayWriter:
         elif final and number == 0:
             self._shrink(rows)
         self._write_document(rows, axis, final)
+
+    def remove(self) -> None:
+        """Delete the array."""
+        if self.folder.is_dir():
+            self._trim(0)  # so that no open file keeps its space
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _begin(self) -> None:
         self._begun = True

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from layertap.core.graph import TapPoint
 from layertap.errors import StoreError
 
 _FULL = "free some space and go on with resume (--resume); what was committed is intact"
@@ -32,3 +36,13 @@ def damaged(path: Path, what: str) -> StoreError:
     return StoreError(
         f"the run is damaged: {path} {what}", hint="copy the run again, or capture it anew"
     )
+
+
+def check_dtype(tap: TapPoint, old: np.dtype[Any] | None, new: np.dtype[Any]) -> None:
+    """Raise StoreError for rows of another element type than those before; the order of bytes
+    does not matter."""
+    if old is not None and new != old and new.name != old.name:
+        raise StoreError(
+            f"{tap.name!r} changed its type from {old} to {new}",
+            hint="feed every batch with the same dtypes",
+        )

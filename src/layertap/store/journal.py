@@ -11,8 +11,9 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from layertap.core.protocols import Json
@@ -23,6 +24,8 @@ JOURNAL = "journal.jsonl"
 LOCK = "lock"
 
 _COMPACT_BYTES = 8 << 20
+_MOST_RUNS = 32
+"""Of batches of one size that a line tells; only a demotion after a resumption needs them."""
 _log = logging.getLogger(__name__)
 
 
@@ -31,8 +34,10 @@ class State:
     """What is committed.
 
     ``rows`` has, by tap position, the rows of taps that do not simply have one per sample (or
-    batch), and how they are stored: ``sparse`` (some samples have none) and ``ragged`` (shapes
-    differ), joined by a space. ``inputs`` is the digest of everything fed so far.
+    batch), and how they are stored: ``sparse`` (some samples have none), ``batch`` (one per batch,
+    although the run's document says one per sample) and ``ragged`` (shapes differ), joined by
+    spaces. ``inputs`` is the digest of everything fed so far. ``executions`` are pairs of a number
+    of samples and how many batches of as many came in a row; None where nobody knows any more.
     """
 
     samples: int = 0
@@ -40,10 +45,17 @@ class State:
     inputs: str = ""
     rows: Mapping[int, tuple[int, str]] = field(default_factory=dict)
     complete: bool = False
+    executions: Sequence[tuple[int, int]] | None = ()
+
+    def flags(self, position: int) -> str:
+        """How the rows of the tap at ``position`` are stored."""
+        return self.rows.get(position, (0, ""))[1]
 
     def line(self) -> bytes:
         content: dict[str, Json] = {"samples": self.samples, "batches": self.batches}
         content["inputs"] = self.inputs
+        if self.executions is not None and len(self.executions) <= _MOST_RUNS:
+            content["executions"] = self.executions
         if self.rows:
             content["rows"] = self.rows
         if self.complete:
@@ -86,21 +98,32 @@ def _parse(line: bytes, path: Path) -> State:
     try:
         found = json.loads(line)
         rows = {int(i): (n, flags) for i, (n, flags) in found.get("rows", {}).items()}
+        runs = found.get("executions")
         state = State(
             found["samples"],
             found["batches"],
             found["inputs"],
             rows,
             found.get("complete", False),
+            None if runs is None else [(size, times) for size, times in runs],
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path, f"has a line that cannot be understood ({error})") from error
-    counts = [state.samples, state.batches, *(n for n, _ in rows.values())]
+    runs = state.executions or ()
+    counts = [state.samples, state.batches, *(n for n, _ in rows.values()), *chain(*runs)]
     if not all(type(n) is int and 0 <= n < 1 << 60 for n in counts):
         raise damaged(path, "has impossible counts")
+    if state.executions is not None and not _adds_up(state, runs):
+        raise damaged(path, "has batches of other samples than it counts")
     if not all(isinstance(flags, str) for _, flags in rows.values()):
         raise damaged(path, "has an unknown way to store a tap")
     return state
+
+
+def _adds_up(state: State, runs: Sequence[tuple[int, int]]) -> bool:
+    samples = sum(size * times for size, times in runs)
+    batches = sum(times for _, times in runs)
+    return all(map(all, runs)) and (samples, batches) == (state.samples, state.batches)
 
 
 class Journal:

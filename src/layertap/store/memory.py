@@ -1,9 +1,10 @@
-"""A run kept in memory."""
+"""Keep captures in memory."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,67 +13,80 @@ from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.feeds import Feed
 from layertap.core.graph import TapPoint
 from layertap.core.protocols import Json
+from layertap.core.rows import executions_of, per_batch
 from layertap.errors import StoreError
+from layertap.store.executions import Executions
+from layertap.store.failure import check_dtype
 
 
 class MemoryRows:
-    """Rows of one tap as the blocks in which they came; joined when first read. What cannot be
-    written to, since it is the value of several taps, is copied then: each has its own."""
+    """Rows of one tap as the blocks in which they came: each is of one or more whole executions.
+    What is read is a copy."""
 
     def __init__(self, tap: TapPoint) -> None:
         self._tap = tap
         self._blocks: list[Array] = []
-        self._spans: list[range] = []
+        self._numbers: list[int] = []
+        self._ends: list[int] = []
         self._ragged = False
-        self._rows = 0
+        self._dtype: np.dtype[Any] | None = None
+
+    def check(self, dtype: np.dtype[Any]) -> None:
+        """Raise StoreError unless the rows before were of this dtype, too."""
+        check_dtype(self._tap, self._dtype, dtype)
+        self._dtype = dtype
 
     def append(self, block: Array, first: int) -> None:
         """Add rows that belong to the samples from ``first`` on."""
         self._ragged |= bool(self._blocks) and self._blocks[0].shape[1:] != block.shape[1:]
         self._blocks.append(block)
-        self._rows += len(block)
-        if self._spans and self._spans[-1].stop == first:
-            self._spans[-1] = range(self._spans[-1].start, first + len(block))
-        else:
-            self._spans.append(range(first, first + len(block)))
+        self._numbers.append(first)
+        self._ends.append(len(self) + len(block))
 
-    def demoted(self, tap: TapPoint, executions: Sequence[tuple[int, int]]) -> MemoryRows:
-        """The same with a row per execution, which sample rows are put together to again."""
-        rows, samples = self.read(0, self._rows), self.samples
+    def demoted(self, tap: TapPoint, executions: Executions) -> MemoryRows:
+        """The same with a row per execution, which sample rows are put together to again. Nothing
+        is copied."""
         whole = MemoryRows(tap)
-        first = number = 0
-        for size, times in executions:
-            for _ in range(times):
-                start, stop = np.searchsorted(samples, (first, first + size))
-                if stop > start:
-                    whole.append(
-                        np.stack(list(rows[start:stop]), axis=tap.batch_axis)[None], number
-                    )
-                first, number = first + size, number + 1
+        whole._dtype = self._dtype
+        for first, block in zip(self._numbers, self._blocks, strict=True):
+            number, samples = executions.at(first)
+            whole.append(executions_of(block, samples, tap.batch_axis), number)
         return whole
 
     def __len__(self) -> int:
-        return self._rows
+        return self._ends[-1] if self._ends else 0
 
     @property
     def samples(self) -> Array:
-        spans = [np.arange(span.start, span.stop, dtype=np.int64) for span in self._spans]
-        return np.concatenate([np.empty(0, np.int64), *spans])
+        ends = np.array([0, *self._ends], np.int64)
+        offsets = np.array(self._numbers, np.int64) - ends[:-1]
+        return np.arange(ends[-1]) + np.repeat(offsets, np.diff(ends))
 
     def read(self, start: int, stop: int) -> Array | list[Array]:
-        shared = not all(block.flags.writeable for block in self._blocks)
+        parts = self._parts(start, stop)
         if self._ragged:
-            if shared:
-                self._blocks = [block.copy() for block in self._blocks]
-            rows = [block[i, ...] for block in self._blocks for i in range(len(block))]
-            return rows[start:stop]
-        if len(self._blocks) > 1 or shared:
-            self._blocks = [np.concatenate(self._blocks)]  # a copy, of one as of many
+            return [row.copy() for part in parts for row in _each(part)]
+        if parts:
+            return np.ascontiguousarray(np.concatenate(parts))  # a copy, of one as of many
         if self._blocks:
-            return self._blocks[0][start:stop]
+            return self._blocks[0][:0].copy()
         known = self._tap.row_shape or ()
         dtype = numpy_dtype(self._tap.dtype) or np.dtype(np.float32)
         return np.empty((0, *(size or 0 for size in known)), dtype)
+
+    def _parts(self, start: int, stop: int) -> list[Array]:
+        start, stop, _ = slice(start, stop).indices(len(self))
+        parts = []
+        i = bisect_right(self._ends, start)
+        while start < stop:
+            first = self._ends[i] - len(self._blocks[i])
+            parts.append(self._blocks[i][start - first : stop - first])
+            start, i = self._ends[i], i + 1
+        return parts
+
+
+def _each(rows: Array) -> list[Array]:
+    return [rows[i, ...] for i in range(len(rows))]
 
 
 class MemoryStore:
@@ -80,6 +94,7 @@ class MemoryStore:
 
     def __init__(self, taps: Sequence[TapPoint], provenance: Mapping[str, Json]) -> None:
         self.samples = 0
+        self.demoted: list[str] = []
         self._batches = 0
         self._taps = taps
         self._provenance = provenance
@@ -88,21 +103,19 @@ class MemoryStore:
         self._complete = False
 
     def write(self, tap: TapPoint, rows: Array) -> None:
+        self._rows[tap.name].check(rows.dtype)
         self._pending.append((tap, rows if tap.per != "run" else rows[None]))
 
-    def commit(self, samples: int, feed: Feed) -> None:
+    def commit(self, samples: int, feed: Feed, executions: int = 1) -> None:
         first = {"sample": self.samples, "batch": self._batches, "run": 0}
         written: dict[str, int] = {}
-        batches = 1
         for tap, rows in self._pending:
             done = written.get(tap.name, 0)
             self._rows[tap.name].append(rows, first[tap.per] + done)
             written[tap.name] = done + len(rows)
-            if tap.per == "batch":
-                batches = max(batches, written[tap.name])
         self._pending.clear()
         self.samples += samples
-        self._batches += batches
+        self._batches += executions
 
     def skip(self, samples: int, feed: Feed) -> None:
         raise StoreError("a run in memory holds no samples to skip", hint="write it to a path")
@@ -111,14 +124,15 @@ class MemoryStore:
         self._provenance = {**self._provenance, "observed": dict(observed)}
 
     def demote(self, tap: TapPoint, executions: Sequence[tuple[int, int]]) -> None:
-        later = [rows for other, rows in self._pending if other.name == tap.name]
-        self._pending = [item for item in self._pending if item[0].name != tap.name]
-        old = self._rows[tap.name]
-        for rows in later:
-            old.append(rows, self.samples)
-        now = replace(tap, per="batch")
+        now, known = per_batch(tap), Executions(executions)
         self._taps = [now if other.name == tap.name else other for other in self._taps]
-        self._rows[tap.name] = old.demoted(now, executions)
+        self._rows[tap.name] = self._rows[tap.name].demoted(now, known)
+        for i, (other, rows) in enumerate(self._pending):
+            if other.name == tap.name:
+                # The last ones of them: they are of one size in what is committed at once.
+                samples = known.runs[-1][0]
+                self._pending[i] = now, executions_of(rows, samples, tap.batch_axis)
+        self.demoted.append(tap.name)
 
     def note(self, facts: Mapping[str, Json]) -> None:
         self._provenance = {**self._provenance, **facts}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -21,27 +21,34 @@ from layertap.store.naming import is_node_name
 FORMAT = 1
 """Version of the format; a reader refuses a later one."""
 
-_NOT_COMPARED = ("created", "host", "layertap", "observed")
+_NOT_COMPARED = ("created", "host", "layertap", "observed", "sample_axis")
+_ANY_AXIS = {"per": "batch", "batch_axis": 0}
 
 
 @dataclass(frozen=True)
 class RunDocument:
-    """What the group's attributes say; ``nodes`` are array names, one per tap."""
+    """What the group's attributes say; ``nodes`` are array names, one per tap. ``notes`` is the
+    part of the provenance that came while the run went on."""
 
     provenance: Mapping[str, Json]
     taps: Sequence[TapPoint]
     nodes: Sequence[str]
+    notes: Mapping[str, Json] = field(default_factory=dict)
 
     def content(self, state: State) -> dict[str, Json]:
         """The group's ``zarr.json``, with the state for those who read without layertap."""
-        pairs = zip(self.taps, self.nodes, strict=True)
+        pairs = enumerate(zip(self.taps, self.nodes, strict=True))
         attributes = {
             "format": FORMAT,
             "samples": state.samples,
             "complete": state.complete,
             "inputs_sha256": state.inputs,
-            "provenance": self.provenance,
-            "taps": [{"array": node, **tap_to_json(tap)} for tap, node in pairs],
+            "provenance": {**self.provenance, **self.notes},
+            "noted": sorted(self.notes),
+            "taps": [
+                {"array": node, "stored": state.flags(i), **tap_to_json(tap)}
+                for i, (tap, node) in pairs
+            ],
         }
         return {
             "zarr_format": 3,
@@ -71,6 +78,7 @@ def tap_to_json(tap: TapPoint) -> dict[str, Json]:
         "dtype": tap.dtype,
         "shape": None if tap.shape is None else list(tap.shape),
         "per": tap.per,
+        "batch_axis": tap.batch_axis,
         "index": tap.index,
         "subgraph": tap.subgraph,
         "operands": list(tap.operands),
@@ -90,28 +98,38 @@ def quantization_to_json(quantization: Quantization | None) -> Json:
 
 
 def _tap_from_json(found: Mapping[str, Json]) -> TapPoint:
-    given = found["quantization"]
     if found["kind"] not in get_args(Kind) or found["per"] not in get_args(Per):
         raise ValueError(f"kind {found['kind']!r} or per {found['per']!r}")
+    shape = None if found["shape"] is None else tuple(_size(n) for n in found["shape"])
     return TapPoint(
         name=str(found["name"]),
         kind=found["kind"],
         op=str(found["op"]),
         dtype=str(found["dtype"]),
-        shape=None if found["shape"] is None else tuple(_size(n) for n in found["shape"]),
+        shape=shape,
         index=int(found["index"]),
         subgraph=int(found["subgraph"]),
         per=found["per"],
+        batch_axis=_axis(found.get("batch_axis", 0), shape),
         operands=tuple(map(str, found["operands"])),
-        quantization=None
-        if given is None
-        else Quantization(
-            tuple(map(float, given["scales"])),
-            tuple(map(int, given["zero_points"])),
-            int(given["axis"]),
-        ),
+        quantization=_quantization_from_json(found["quantization"], shape),
         source=str(found.get("source", "")),
     )
+
+
+def _quantization_from_json(found: Json, shape: Sequence[int | None] | None) -> Quantization | None:
+    if found is None:
+        return None
+    scales, zeros = tuple(map(float, found["scales"])), tuple(map(int, found["zero_points"]))
+    if not scales or len(scales) != len(zeros):
+        raise ValueError(f"{len(scales)} scales for {len(zeros)} zero points")
+    return Quantization(scales, zeros, _axis(found["axis"], shape if len(scales) > 1 else None))
+
+
+def _axis(axis: Json, shape: Sequence[int | None] | None) -> int:
+    if int(axis) < 0 or (shape and int(axis) >= len(shape)):
+        raise ValueError(f"axis {axis} of the shape {shape}")
+    return int(axis)
 
 
 def _size(size: Json) -> int | None:
@@ -144,27 +162,30 @@ def read_document(path: Path) -> RunDocument:
     try:
         taps = tuple(_tap_from_json(tap) for tap in found["taps"])
         nodes = tuple(tap["array"] for tap in found["taps"])
-        provenance = dict(found["provenance"])
+        noted = set(found.get("noted", ()))
+        facts = dict(found["provenance"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise damaged(path / DOCUMENT, f"does not describe its taps: {error}") from error
     if not all(map(is_node_name, nodes)) or len({node.lower() for node in nodes}) < len(nodes):
         raise damaged(path / DOCUMENT, "names arrays outside the run, or one array twice")
     if len({tap.name for tap in taps}) < len(taps):
         raise damaged(path / DOCUMENT, "names one tap twice")
-    return RunDocument(provenance, taps, nodes)
+    notes = {key: facts.pop(key) for key in noted & facts.keys()}
+    return RunDocument(facts, taps, nodes, notes)
 
 
-def check_same(path: Path, old: RunDocument, new: RunDocument) -> None:
+def check_same(path: Path, old: RunDocument, new: RunDocument, state: State) -> None:
     """Raise StoreError, naming what differs, unless a run described by ``new`` can go on where
-    ``old`` ended. Where, when and by which layertap it was captured may differ."""
-    there, here = _comparable(old), _comparable(new)
+    ``old`` ended in ``state``. Where, when and by which layertap it was captured may differ, and
+    whether a tap that was demoted has an axis of samples."""
+    there, here = _comparable(old, state), _comparable(new, state)
     differing = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     if not differing:
         return
     key = differing[0]
     if key == "taps":
         names = {tap.name for tap in old.taps} ^ {tap.name for tap in new.taps}
-        what = f"taps ({', '.join(sorted(names)[:3]) or 'order or dtype'})"
+        what = f"taps ({', '.join(sorted(names)[:3]) or 'order, dtype or axis of samples'})"
     else:
         what = f"{key} ({_short(there.get(key))} there, {_short(here.get(key))} here)"
     raise StoreError(
@@ -174,7 +195,7 @@ def check_same(path: Path, old: RunDocument, new: RunDocument) -> None:
     )
 
 
-def _comparable(document: RunDocument) -> dict[str, Json]:
+def _comparable(document: RunDocument, state: State) -> dict[str, Json]:
     facts = plain_json(document.provenance)
     facts = {key: value for key, value in facts.items() if key not in _NOT_COMPARED}
     model = facts.get("model")
@@ -182,7 +203,11 @@ def _comparable(document: RunDocument) -> dict[str, Json]:
         facts["model"] = model["sha256"]  # the same file, wherever it lies now
     # The shapes are not compared: a runtime that learns them from an example may see other ones.
     # Nor are lines of code, which may have moved.
-    taps = [{**tap_to_json(tap), "shape": None, "source": ""} for tap in document.taps]
+    left_out = {"shape": None, "source": ""}
+    taps = [
+        {**tap_to_json(tap), **left_out, **(_ANY_AXIS if "batch" in state.flags(i) else {})}
+        for i, tap in enumerate(document.taps)
+    ]
     return {**facts, "taps": plain_json(taps)}
 
 

@@ -19,6 +19,10 @@ from layertap.store.layout import DOCUMENT, Layout, parse_document, read_json
 from layertap.store.reading import blocks, read_rows
 
 NUMBERS, VALUES, SHAPES = "~samples", "~values", "~shapes"
+SUFFIXES = "", NUMBERS, VALUES, SHAPES
+
+BATCH = "~batch"
+"""What the arrays of a tap are called when it has a row per batch and had one per sample."""
 
 RANK = 8
 """Axes of a ragged row that ``~shapes`` has room for."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ import numpy as np
 from layertap.core.dtypes import Array
 from layertap.core.graph import TapPoint, format_shape
 from layertap.core.protocols import Json
+from layertap.core.rows import executions_of, per_batch
 from layertap.errors import StoreError
 from layertap.store.arrays import ArrayWriter, OpenFiles
-from layertap.store.elements import stored_dtype, widen
+from layertap.store.elements import narrow, stored_dtype, widen
+from layertap.store.executions import Executions, groups
+from layertap.store.failure import check_dtype
 from layertap.store.layout import (
+    CHUNK_BYTES,
     DOCUMENT,
     LARGEST_PACKED,
     Layout,
@@ -30,10 +35,20 @@ from layertap.store.layout import (
     read_json,
 )
 from layertap.store.metadata import quantization_to_json
-from layertap.store.reading import blocks
-from layertap.store.rows import NUMBERS, RANK, SHAPES, VALUES, original_dtype, row_sizes
+from layertap.store.reading import blocks, read_rows
+from layertap.store.rows import (
+    BATCH,
+    NUMBERS,
+    RANK,
+    SHAPES,
+    SUFFIXES,
+    VALUES,
+    original_dtype,
+    row_sizes,
+)
 
 _INT64 = np.dtype("<i8")
+_NUMBERS_AT_A_TIME = 1 << 16
 
 
 class TapWriter:
@@ -64,9 +79,7 @@ class TapWriter:
             self._reopen("", rows)
         if "sparse" in flags:
             self._reopen(NUMBERS, rows)
-        for suffix in ("", NUMBERS, VALUES, SHAPES):
-            if suffix not in self._arrays:
-                shutil.rmtree(self._root / f"{self._node}{suffix}", ignore_errors=True)
+        discard(self._root, self._node, keep=self._arrays)
 
     def write(self, rows: Array) -> None:
         """Add rows (n, ...), or the value of a tap that never changes."""
@@ -120,8 +133,39 @@ class TapWriter:
 
     def remove_retired(self) -> None:
         """Delete the arrays that ragged ones have replaced, once the journal says so."""
-        if "ragged" in self.flags and self._arrays.pop("", None) is not None:
-            shutil.rmtree(self._root / self._node, ignore_errors=True)
+        if "ragged" in self.flags and "" in self._arrays:
+            self._arrays.pop("").remove()
+
+    def remove(self) -> None:
+        """Delete all arrays of the tap."""
+        while self._arrays:
+            self._arrays.popitem()[1].remove()
+
+    def demoted(self, tap: TapPoint, executions: Executions, committed: int) -> TapWriter:
+        """A writer that has a row per execution, which the rows so far are put together to, those
+        of the first ``committed`` samples as committed ones. The arrays here stay as they are."""
+        node = f"{self._node}{BATCH}"
+        discard(self._root, node)
+        whole = TapWriter(self._root, node, per_batch(tap), self._files, self._level)
+        whole.flags = "batch"
+        rows = _Written(self._arrays, self._dtype)
+        later = np.arange(committed, committed + self.pending, dtype=_INT64)
+        for numbers, pending in ((self._numbers(), False), ([later], True)):
+            for first, samples, times in groups(executions, numbers):
+                for block in rows.next(samples, times):
+                    whole.write(executions_of(block, samples, tap.batch_axis))
+                if not pending:
+                    whole.commit(first, first + times)
+        return whole
+
+    def _numbers(self) -> Iterator[Array]:
+        """The samples of the committed rows, a few at a time."""
+        if "sparse" in self.flags:
+            numbers = self._arrays[NUMBERS]
+            yield from blocks(numbers.folder, numbers.layout, self.rows)
+            return
+        for start in range(0, self.rows, _NUMBERS_AT_A_TIME):
+            yield np.arange(start, min(self.rows, start + _NUMBERS_AT_A_TIME), dtype=_INT64)
 
     def _committed_values(self) -> int:
         shapes = self._arrays[SHAPES]
@@ -165,11 +209,7 @@ class TapWriter:
         if self._dtype is None:
             stored_dtype(dtype)
             self._dtype = dtype
-        elif dtype != self._dtype and dtype.name != self._dtype.name:
-            raise StoreError(
-                f"{self.tap.name!r} changed its type from {self._dtype} to {dtype}",
-                hint="feed every batch with the same dtypes",
-            )
+        check_dtype(self.tap, self._dtype, dtype)
 
     def _create(
         self, suffix: str, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int, counted: bool
@@ -209,6 +249,52 @@ class TapWriter:
             return {"tap": name, "raw_dtype": _INT64.name}
         attributes: dict[str, Json] = {"tap": name, "kind": tap.kind, "op": tap.op}
         attributes["raw_dtype"] = self._dtype.name
+        if tap.per == "sample" and tap.batch_axis:
+            attributes["batch_axis"] = tap.batch_axis
         if tap.quantization is not None:
             attributes["quantization"] = quantization_to_json(tap.quantization)
         return attributes
+
+
+class _Written:
+    """What a tap's arrays hold, committed or not, from the first row on."""
+
+    def __init__(self, arrays: Mapping[str, ArrayWriter], dtype: np.dtype[Any] | None) -> None:
+        self._arrays, self._dtype = arrays, dtype
+        self._row = self._value = 0
+
+    def next(self, samples: int, times: int) -> Iterator[Array]:
+        """The next ``samples * times`` rows, a few times ``samples`` of one shape at once."""
+        if SHAPES in self._arrays:
+            for _ in range(times):
+                (shape,) = self._read(SHAPES, self._row, 1)
+                yield self._flat(samples, tuple(shape[shape >= 0].tolist()))
+                self._row += samples
+            return
+        size = samples * self._arrays[""].layout.row_bytes
+        step = max(1, CHUNK_BYTES // max(1, size))
+        for done in range(0, times, step):
+            count = samples * min(step, times - done)
+            yield self._narrow(self._read("", self._row, count))
+            self._row += count
+
+    def _flat(self, samples: int, shape: tuple[int, ...]) -> Array:
+        count = samples * math.prod(shape)
+        values = self._narrow(self._read(VALUES, self._value, count))
+        self._value += count
+        return values.reshape(samples, *shape)
+
+    def _read(self, suffix: str, start: int, count: int) -> Array:
+        array = self._arrays[suffix]
+        return read_rows(array.folder, array.layout, start, start + count)
+
+    def _narrow(self, stored: Array) -> Array:
+        return stored if self._dtype is None else narrow(stored, self._dtype)
+
+
+def discard(root: Path, node: str, keep: Container[str] = ()) -> None:
+    """Delete what lies in the folders of a tap's arrays, but for those whose suffix is in
+    ``keep``: what was not committed."""
+    for suffix in SUFFIXES:
+        if suffix not in keep:
+            shutil.rmtree(root / f"{node}{suffix}", ignore_errors=True)

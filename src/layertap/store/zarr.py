@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,16 +21,18 @@ from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed
 from layertap.core.graph import TapPoint
 from layertap.core.protocols import Json
+from layertap.core.rows import per_batch
 from layertap.errors import StoreError
 from layertap.store.arrays import ArrayWriter, OpenFiles
 from layertap.store.digest import InputDigest
+from layertap.store.executions import Executions
 from layertap.store.failure import cannot_write, damaged
 from layertap.store.journal import JOURNAL, LOCK, Journal, State, read_state
 from layertap.store.layout import DOCUMENT, Layout, read_json, write_json
 from layertap.store.metadata import RunDocument, check_same, is_run, plain_json, read_document
 from layertap.store.naming import SAMPLE, node_names
-from layertap.store.rows import ZarrRows
-from layertap.store.taps import TapWriter
+from layertap.store.rows import BATCH, ZarrRows
+from layertap.store.taps import TapWriter, discard
 
 _PUBLISH_SECONDS = 1.0
 _LEVEL = 1
@@ -82,23 +85,30 @@ class ZarrStore:
         if old is not None:
             if not resume:
                 raise _exists(self.path)  # another process made it a moment ago
-            check_same(self.path, old, document)
         else:
             (self.path / SAMPLE / JOURNAL).unlink(missing_ok=True)
+        self._state = self._journal.open()
+        if old is not None:
+            check_same(self.path, old, document, self._state)
         self._document = document if old is None else old
         self._before: Mapping[str, int] = self._document.provenance.get("observed") or {}
-        self._state = self._journal.open()
-        self._resumed = self._skipped = 0
+        self._skipped = 0
+        self._replaced: dict[str, TapWriter] = {}
         pairs = zip(document.taps, self._document.nodes, strict=True)
-        self._taps = {
-            tap.name: TapWriter(self.path, node, tap, self._files, level) for tap, node in pairs
-        }
+        runs = self._state.executions
+        self._executions = None if runs is None else Executions(runs)
+        self._taps: dict[str, TapWriter] = {}
+        for i, (tap, node) in enumerate(pairs):
+            stored = _stored(self.path, self._state, i, tap, node)
+            self._taps[tap.name] = writer = TapWriter(
+                self.path, stored.node, stored.tap, self._files, level
+            )
+            if old is not None:
+                writer.resume(stored.rows, stored.flags)
+                discard(self.path, stored.other_node)
         if old is None:
             write_json(self.path / DOCUMENT, self._document.content(self._state), self._partial)
-        elif self._state.samples:
-            self._resumed = self._state.samples
-            for i, writer in enumerate(self._taps.values()):
-                writer.resume(*_stored(self.path, self._state, i, writer.tap))
+        self._resumed = self._state.samples
         self._sample = ArrayWriter(
             self.path / SAMPLE,
             Layout(np.dtype("<i8"), (), 1 << 19),
@@ -121,15 +131,21 @@ class ZarrStore:
         """Write the next rows of ``tap`` to their place on disk; they count after the commit."""
         self._guarded(lambda: self._taps[tap.name].write(rows))
 
-    def commit(self, samples: int, feed: Feed) -> None:
-        """Everything written since the last commit belongs to ``samples`` more samples."""
+    @property
+    def demoted(self) -> list[str]:
+        """Names of taps that have a row per batch and had one per sample."""
+        return [name for name, writer in self._taps.items() if "batch" in writer.flags]
+
+    def commit(self, samples: int, feed: Feed, executions: int = 1) -> None:
+        """Everything written since the last commit belongs to ``samples`` more samples, of
+        ``executions`` of as many samples each."""
         if self._skipped < self._resumed:
             raise StoreError(
                 f"the run {self.path} goes on after sample {self._resumed}, "
                 f"and only {self._skipped} were skipped",
                 hint="skip what is committed, or start anew with overwrite",
             )
-        self._guarded(lambda: self._commit(samples, feed))
+        self._guarded(lambda: self._commit(samples, feed, executions))
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Do ``step``; after a failure nothing more is committed."""
@@ -142,24 +158,34 @@ class ZarrStore:
             raise cannot_write(self.path, error) from error
         self._broken = False
 
-    def _commit(self, samples: int, feed: Feed) -> None:
+    def _commit(self, samples: int, feed: Feed, executions: int) -> None:
         self._digest.update(samples, feed)
         old, writers = self._state, list(self._taps.values())
-        ran = max([1, *(writer.pending for writer in writers if writer.tap.per == "batch")])
         first = {"sample": old.samples, "batch": old.batches, "run": 0}
-        total = {"sample": old.samples + samples, "batch": old.batches + ran, "run": 1}
+        total = {"sample": old.samples + samples, "batch": old.batches + executions, "run": 1}
         rows = {}
         for i, writer in enumerate(writers):
             per = writer.tap.per
             found = writer.commit(first[per], total[per])
             if found is not None:
                 rows[i] = found
-        state = State(total["sample"], total["batch"], self._digest.hexdigest(), rows)
+        known = self._executions
+        if known is not None:
+            known.add(samples // executions, executions)
+        runs = None if known is None else known.runs
+        digest = self._digest.hexdigest()
+        state = State(total["sample"], total["batch"], digest, rows, executions=runs)
         self._journal.append(state)
         self._state = state
+        self._retire(writers)
+        self._publish_now_and_then()
+
+    def _retire(self, writers: Sequence[TapWriter]) -> None:
+        """Delete the arrays that others have replaced, now that the journal says so."""
         for writer in writers:
             writer.remove_retired()
-        self._publish_now_and_then()
+        while self._replaced:
+            self._replaced.popitem()[1].remove()
 
     def skip(self, samples: int, feed: Feed) -> None:
         """The next ``samples`` samples are committed already. Raises StoreError once all of them
@@ -183,12 +209,28 @@ class ZarrStore:
         self._document = replace(self._document, provenance=provenance)
 
     def demote(self, tap: TapPoint, executions: Sequence[tuple[int, int]]) -> None:
-        raise StoreError(f"{tap.name!r} no longer has a row per sample", hint="batch_size=1")
+        """Write the rows of ``tap`` anew, one per execution; that counts after the commit."""
+        known = self._executions
+        if known is None:
+            raise StoreError(
+                f"{tap.name!r} no longer has a row per sample, and the run {self.path} does not "
+                "tell the batches that its first part was captured in",
+                hint="capture it anew with overwrite (--overwrite)",
+            )
+        # The caller's are not the committed ones where a run was resumed with other batches.
+        all_of_them = Executions([*known.runs, *Executions(executions).since(self.samples)])
+        old = self._taps[tap.name]
+
+        def move() -> None:
+            self._taps[tap.name] = old.demoted(tap, all_of_them, self.samples)
+            self._replaced[tap.name] = old
+
+        self._guarded(move)
 
     def note(self, facts: Mapping[str, Json]) -> None:
         """Facts for the provenance; written with the next part of the document."""
-        provenance = {**self._document.provenance, **plain_json(facts)}
-        self._document = replace(self._document, provenance=provenance)
+        notes = {**self._document.notes, **plain_json(facts)}
+        self._document = replace(self._document, notes=notes)
 
     def close(self, complete: bool) -> None:
         """Finish the run. Raises StoreError when ``complete`` and the end cannot be written, or
@@ -239,7 +281,8 @@ class ZarrStore:
             stop = min(state.samples, sample.rows + sample.layout.chunk_rows)
             sample.append(np.arange(sample.rows, stop, dtype="<i8"))
         sample.publish(state.samples, SAMPLE, final=final)
-        for writer in self._taps.values():
+        # What is to replace another array is not committed.
+        for writer in {**self._taps, **self._replaced}.values():
             writer.publish(_expected(state, writer.tap), final=final)
         write_json(self.path / DOCUMENT, self._document.content(state), self._partial)
 
@@ -249,12 +292,14 @@ def load_run(path: Path) -> Run:
     when they are asked for, and nothing is modified. Raises StoreError."""
     document = read_document(path)
     state = read_state(path / SAMPLE / JOURNAL)
-    rows = [
-        (tap, ZarrRows(path, node, tap, *_stored(path, state, i, tap)))
-        for i, (tap, node) in enumerate(zip(document.taps, document.nodes, strict=True))
-    ]
-    provenance = {**document.provenance, "inputs": {"sha256": state.inputs or None}}
-    return Run(rows, provenance, samples=state.samples, complete=state.complete, path=path)
+    pairs = zip(document.taps, document.nodes, strict=True)
+    stored = [_stored(path, state, i, tap, node) for i, (tap, node) in enumerate(pairs)]
+    rows = [(s.tap, ZarrRows(path, s.node, s.tap, s.rows, s.flags)) for s in stored]
+    facts = {**document.provenance, **document.notes, "inputs": {"sha256": state.inputs or None}}
+    demoted = [one.tap.name for one in stored if "batch" in one.flags]
+    if demoted:
+        facts["demoted"] = demoted  # the document may be older than the journal
+    return Run(rows, facts, samples=state.samples, complete=state.complete, path=path)
 
 
 def _numbered(path: Path, state: State) -> int:
@@ -271,13 +316,27 @@ def _expected(state: State, tap: TapPoint) -> int:
     return {"sample": state.samples, "batch": state.batches, "run": min(1, state.batches)}[tap.per]
 
 
-def _stored(path: Path, state: State, position: int, tap: TapPoint) -> tuple[int, str]:
-    """Rows of a tap, and how they are stored."""
+class _Stored(NamedTuple):
+    """How the committed rows of a tap are stored; ``other_node`` is the name of arrays that would
+    not be committed."""
+
+    tap: TapPoint
+    node: str
+    other_node: str
+    rows: int
+    flags: str
+
+
+def _stored(path: Path, state: State, position: int, tap: TapPoint, node: str) -> _Stored:
+    rows, flags = state.rows.get(position, (None, ""))
+    other = f"{node}{BATCH}"
+    if "batch" in flags.split():
+        tap, node, other = per_batch(tap), other, node
     expected = _expected(state, tap)
-    rows, flags = state.rows.get(position, (expected, ""))
-    if rows > expected or not set(flags.split()) <= {"sparse", "ragged"}:
+    rows = expected if rows is None else rows
+    if rows > expected or not set(flags.split()) <= {"sparse", "ragged", "batch"}:
         raise damaged(path / SAMPLE / JOURNAL, f"has impossible rows for {tap.name!r}")
-    return rows, flags
+    return _Stored(tap, node, other, rows, flags)
 
 
 def _level(compression: str | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,38 @@ def feed_of(first: int, samples: int) -> dict[str, Array]:
     """The feed of ``samples`` samples from number ``first`` on: it tells them apart."""
     numbers = np.arange(first, first + samples, dtype=np.float32)
     return {"x": np.repeat(numbers[:, None], 2, axis=1)}
+
+
+def write_executions(store: Sink, tap: TapPoint, tensors: Array) -> None:
+    """Write the tensors (n, *shape) of n executions the way a run does."""
+    if tap.name in store.demoted:
+        store.write(replace(tap, per="batch"), tensors)
+    else:
+        rows = [np.moveaxis(tensor, tap.batch_axis, 0) for tensor in tensors]
+        store.write(tap, np.concatenate(rows))
+
+
+@dataclass(frozen=True)
+class Commit:
+    """``times`` executions of ``samples`` samples each; in some, a tap does not occur."""
+
+    samples: int
+    times: int
+    width: int
+    present: bool
+
+    def tensors(self, axis: int, seed: int) -> Array:
+        """What the tap holds, bfloat16 (times, ..., samples, ...) with the samples on ``axis``."""
+        shape = [self.width, 2, self.width]
+        shape.insert(axis, self.samples)
+        return random_bits("bfloat16", (self.times, *shape), seed)
+
+
+COMMITS = st.lists(
+    st.builds(Commit, st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.booleans()),
+    min_size=1,
+    max_size=6,
+)
 
 
 class StoreSuite:
@@ -275,11 +308,178 @@ class StoreSuite:
         tap = TapPoint(
             "t", "output", "CONV_2D", "int8", (None, 2), 17, 1, quantization, operands=("a", "b")
         )
-        with self.filled([tap], [{"t": np.array([[10, 1]], np.int8)}]) as run:
-            assert list(run.taps) == [tap]
+        middle = replace(tap, name="middle", shape=(2, None), batch_axis=1, quantization=None)
+        one = np.array([[10, 1]], np.int8)
+        with self.filled([tap, middle], [{"t": one, "middle": one}]) as run:
+            assert list(run.taps) == [tap, middle]
             assert run.provenance["runtime"] == "none"
             assert run.complete
             np.testing.assert_array_equal(run["t"].values, [[np.float32(1.0), np.float32(1.0)]])
+
+    def gone_on_with(
+        self, folder: Path, store: Sink, taps: Sequence[TapPoint], stop: bool
+    ) -> tuple[Sink, list[tuple[int, int]]]:
+        """The store, closed and opened again where it can be and ``stop`` says so, and what a run
+        then takes the executions so far for. None where they are as they were."""
+        return store, []
+
+    @settings(
+        deadline=None,
+        max_examples=60,
+        suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
+    )
+    @given(
+        commits=COMMITS,
+        axis=st.integers(0, 3),
+        at=st.integers(0, 5),
+        pending=st.integers(0, 3),
+        stop=st.integers(0, 6),
+    )
+    def test_a_tap_may_turn_out_to_have_no_axis_of_samples(
+        self, commits: list[Commit], axis: int, at: int, pending: int, stop: int
+    ) -> None:
+        """Within any batch, with rows of it pending or not, in a run that is resumed or not."""
+        tap, taps = self._taps_to_demote(axis)
+        tensors = [one.tensors(axis, i) for i, one in enumerate(commits)]
+        with tempfile.TemporaryDirectory(prefix="layertap-") as name:
+            store = self.make_store(Path(name), taps, {})
+            executed: list[tuple[int, int]] = []
+            for i, one in enumerate(commits):
+                store, seen = self.gone_on_with(Path(name), store, taps, i == stop)
+                executed = seen or executed
+                done = min(pending, one.times) if i == at else 0
+                self._write_one(store, taps, one, tensors[i], done)
+                if i == at:
+                    more = [(one.samples, done)] * (done > 0 and one.present)
+                    store.demote(tap, [*executed, *more])
+                    store.note({"demoted": [tap.name]})
+                if one.present and done < one.times:
+                    write_executions(store, tap, tensors[i][done:])
+                samples = one.samples * one.times
+                store.commit(samples, feed_of(store.samples, samples), one.times)
+                executed.append((one.samples, one.times))
+            store.close(True)
+            run = self.load(Path(name), store)
+            (self._check_demoted if at < len(commits) else self._check_kept)(run, commits, tensors)
+
+    def _taps_to_demote(self, axis: int) -> tuple[TapPoint, list[TapPoint]]:
+        tap = make_tap("t", "bfloat16", batch_axis=axis)
+        return tap, [make_tap("before"), tap, make_tap("b", per="batch")]
+
+    def _write_one(
+        self, store: Sink, taps: Sequence[TapPoint], one: Commit, tensors: Array, done: int
+    ) -> None:
+        """All but the executions of the tap from ``done`` on."""
+        before, tap, batch = taps
+        store.write(before, np.full((one.samples * one.times, 2), store.samples, np.float32))
+        store.write(batch, np.full((one.times, 1), store.samples, np.float32))
+        if one.present and done:
+            write_executions(store, tap, tensors[:done])
+
+    def _check_demoted(self, run: Run, commits: list[Commit], tensors: list[Array]) -> None:
+        assert run["t"].tap.per == "batch"
+        assert run.provenance["demoted"] == ["t"]
+        times = [one.times for one in commits]
+        there = np.repeat([one.present for one in commits], times)
+        assert run["t"].samples.tolist() == np.flatnonzero(there).tolist()
+        expected = [
+            t for one, many in zip(commits, tensors, strict=True) if one.present for t in many
+        ]
+        found = run["t"].raw
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same_bits(one, other)
+        if len({tensor.shape for tensor in expected}) == 1:
+            assert isinstance(found, np.ndarray)
+        self._check_others(run, commits)
+
+    def _check_kept(self, run: Run, commits: list[Commit], tensors: list[Array]) -> None:
+        assert run["t"].tap.per == "sample"
+        axis = run["t"].tap.batch_axis
+        expected = [
+            row
+            for one, many in zip(commits, tensors, strict=True)
+            if one.present
+            for t in many
+            for row in np.moveaxis(t, axis, 0)
+        ]
+        found = run["t"].raw
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same_bits(one, np.ascontiguousarray(other))
+        self._check_others(run, commits)
+
+    def _check_others(self, run: Run, commits: list[Commit]) -> None:
+        starts = np.cumsum([0, *(one.samples * one.times for one in commits)])
+        assert run.samples == starts[-1]
+        sizes = [one.samples * one.times for one in commits]
+        assert run["before"].raw[:, 0].tolist() == np.repeat(starts[:-1], sizes).tolist()
+        times = [one.times for one in commits]
+        assert run["b"].raw[:, 0].tolist() == np.repeat(starts[:-1], times).tolist()
+
+    def test_a_demotion_that_is_not_committed_takes_no_value_away(self, tmp_path: Path) -> None:
+        tap = make_tap("t")
+        store = self.make_store(tmp_path, [tap], {})
+        for i in range(2):
+            store.write(tap, np.full((3, 2), i, np.float32))
+            store.commit(3, feed_of(3 * i, 3))
+        store.write(tap, np.full((3, 2), 9, np.float32))
+        store.demote(tap, [(3, 2), (3, 1)])
+        store.close(False)
+        run = self.load(tmp_path, store)
+        assert (run.samples, run["t"].raw.size) == (6, 12)
+        assert run["t"].raw.reshape(6, 2)[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
+
+    def test_batches_are_counted_where_no_tap_has_a_row_of_each(self, tmp_path: Path) -> None:
+        """A row per batch knows its batch, also when others were captured without one."""
+        taps = [make_tap("s"), make_tap("b", per="batch")]
+        store = self.make_store(tmp_path, taps, {})
+        for i in range(3):
+            store.write(taps[0], np.zeros((4, 1), np.float32))
+            if i != 1:
+                store.write(taps[1], np.full((2, 1), i, np.float32))
+            store.commit(4, feed_of(4 * i, 4), 2)
+        store.close(True)
+        assert self.load(tmp_path, store)["b"].samples.tolist() == [0, 1, 4, 5]
+
+    def test_what_is_handed_out_is_the_readers_own(self) -> None:
+        """Whatever is done with it, the next reader gets what was captured."""
+        taps = [make_tap("one"), make_tap("two"), make_tap("ragged"), make_tap("w", per="run")]
+        shared = np.arange(6, dtype=np.float32).reshape(3, 2)
+        first = {"one": shared, "two": shared, "ragged": shared, "w": shared.copy()}
+        wider = np.ones((3, 4), np.float32)
+        second = {"one": shared + 6, "two": shared + 6, "ragged": wider}
+        with self.filled(taps, [first, second]) as run:
+            expected = {name: run[name].raw for name in run}
+            for name in run:
+                for capture in (run[name], run[name][0:1], run[name][:4]):
+                    for read in (capture.raw, capture.values, capture.samples):
+                        for array in read if isinstance(read, list) else [read]:
+                            array[...] = 99
+            assert run["one"].samples.tolist() == list(range(6))
+            for name in run:
+                pairs = zip(run[name].raw, expected[name], strict=True)
+                assert all(np.array_equal(one, other) for one, other in pairs), name
+            np.testing.assert_array_equal(run["two"].raw[3:], shared + 6)
+
+    def test_a_dtype_that_changes_is_refused(self, tmp_path: Path) -> None:
+        tap = make_tap("t")
+        store = self.make_store(tmp_path, [tap], {})
+        store.write(tap, np.zeros((2, 3), np.float32))
+        with pytest.raises(StoreError, match="changed its type from float32 to float64"):
+            store.write(tap, np.zeros((2, 3), np.float64))
+        store.close(False)
+
+    def test_facts_are_added_to_the_provenance(self, tmp_path: Path) -> None:
+        tap = make_tap("t")
+        store = self.make_store(tmp_path, [tap], {"runtime": "none"})
+        store.note({"clipped": {"x": 1}, "seen": [1]})
+        store.write(tap, np.zeros((1, 2), np.float32))
+        store.commit(1, feed_of(0, 1))
+        store.note({"clipped": {"x": 3}})
+        store.close(True)
+        facts = self.load(tmp_path, store).provenance
+        assert (facts["runtime"], facts["clipped"], facts["seen"]) == ("none", {"x": 3}, [1])
 
     def test_only_what_is_committed_counts(self, tmp_path: Path) -> None:
         tap = make_tap("t")
@@ -315,6 +515,18 @@ class PersistentStoreSuite(StoreSuite):
     ) -> Sink:
         """The run in ``folder``, which was closed or whose writer is gone, to go on with."""
         raise NotImplementedError
+
+    def gone_on_with(
+        self, folder: Path, store: Sink, taps: Sequence[TapPoint], stop: bool
+    ) -> tuple[Sink, list[tuple[int, int]]]:
+        if not stop:
+            return store, []
+        store.close(False)
+        again = self.resume(folder, taps, {})
+        if not again.samples:
+            return again, []
+        again.skip(again.samples, feed_of(0, again.samples))
+        return again, [(again.samples, 1)]  # as one batch, whatever they were captured in
 
     TAPS = (
         make_tap("w", per="run"),
@@ -455,6 +667,41 @@ class PersistentStoreSuite(StoreSuite):
         self.make_store(tmp_path, self.TAPS, there).close(False)
         with pytest.raises(StoreError, match=named):
             self.resume(tmp_path, self.TAPS, here)
+
+    def test_what_was_noted_does_not_keep_a_run_from_being_resumed(self, tmp_path: Path) -> None:
+        store = self.make_store(tmp_path, self.TAPS, {"runtime": "none"})
+        self.write_batch(store, 0)
+        store.note({"clipped": {"x": 1}})
+        store.close(False)
+        store = self.resume(tmp_path, self.TAPS, {"runtime": "none"})
+        store.skip(2, feed_of(0, 2))
+        self.write_batch(store, 1)
+        store.close(True)
+        run = self.load(tmp_path, store)
+        self.check(run, 2)
+        assert run.provenance["clipped"] == {"x": 1}
+
+    def test_another_axis_of_samples_is_refused(self, tmp_path: Path) -> None:
+        self.make_store(tmp_path, [make_tap("t", batch_axis=1)], {}).close(False)
+        self.resume(tmp_path, [make_tap("t", batch_axis=1)], {}).close(False)
+        for other in (make_tap("t"), make_tap("t", per="batch")):
+            with pytest.raises(StoreError, match="axis of samples"):
+                self.resume(tmp_path, [other], {})
+
+    def test_a_demoted_tap_is_resumed_whatever_is_thought_of_it(self, tmp_path: Path) -> None:
+        tap = make_tap("t")
+        for i, now in enumerate([tap, tap, replace(tap, per="batch"), tap]):
+            store = self.resume(tmp_path, [now], {})
+            if i:
+                store.skip(3 * i, feed_of(0, 3 * i))
+                assert list(store.demoted) == ["t"]
+            else:
+                store.demote(tap, [])
+            write_executions(store, tap, np.full((1, 2), i, np.float32))
+            store.commit(3, feed_of(3 * i, 3))
+            store.close(False)
+        capture = self.load(tmp_path, store)["t"]
+        assert (capture.tap.per, capture.raw[:, 0].tolist()) == ("batch", [0, 1, 2, 3])
 
     def test_other_taps_are_refused(self, tmp_path: Path) -> None:
         self.make_store(tmp_path, self.TAPS, {}).close(False)
