@@ -80,6 +80,41 @@ def test_values_per_channel_count_the_batch_axis() -> None:
     assert [row.tolist() for row in ragged.values] == [[1, 2], [2, 6]]
 
 
+@given(st.data())
+def test_channels_are_found_wherever_the_samples_were(data: st.DataObject) -> None:
+    """Real values of the tensor, made before its rows are, are the same numbers."""
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+    axis, batch_axis = data.draw(st.permutations(range(len(shape))))[:2]
+    shape[axis] = 3
+    scales, zeros = np.array([0.5, 2.0, 0.25], np.float32), np.array([0, 1, -3])
+    tensor = np.random.default_rng(0).integers(-99, 99, shape).astype(np.int8)
+    along = [-1 if i == axis else 1 for i in range(len(shape))]
+    real = (tensor.astype(np.float32) - zeros.reshape(along)) * scales.reshape(along)
+    quantization = Quantization(tuple(scales.tolist()), tuple(zeros.tolist()), axis)
+    given = {"dtype": "int8", "quantization": quantization, "shape": tuple(shape)}
+    one = tap(**given, batch_axis=batch_axis)
+    rows, expected = (np.moveaxis(array, batch_axis, 0) for array in (tensor, real))
+    np.testing.assert_array_equal(Capture(one, Listed(rows)).values, expected)
+    ragged = Capture(one, Listed(list(rows))).values
+    np.testing.assert_array_equal(np.stack(ragged), expected)
+    for per in ("batch", "run"):
+        whole = Capture(tap(**given, per=per), Listed(tensor[None])).values
+        np.testing.assert_array_equal(whole, real[None] if per == "batch" else real)
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape", "per"),
+    [(0, (2, 3), "sample"), (1, (2, 3), "sample"), (2, (2, 3), "run"), (0, (3, 2), "batch")],
+)
+def test_scales_that_do_not_fit_are_no_values(axis: int, shape: Any, per: Any) -> None:
+    raw = np.ones(shape if per == "sample" else (1, *shape), np.int8)
+    quantization = Quantization((0.5, 2.0), (0, 1), axis)
+    capture = Capture(tap(dtype="int8", quantization=quantization, per=per), Listed(raw))
+    with pytest.raises(StoreError, match=r"do not fit.*\.raw"):
+        _ = capture.values
+    assert capture.raw.any()
+
+
 def test_a_value_per_run_has_no_axis_of_rows() -> None:
     weight = np.arange(6.0).reshape(2, 3)
     assert np.array_equal(Capture(tap(per="run"), Listed(weight[None])).raw, weight)

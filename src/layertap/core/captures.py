@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from layertap.errors import StoreError
 
 
 class Capture:
-    """The rows of one tap: one per sample, per batch or per run (``tap.per``).
+    """The rows of one tap: one per sample, per batch or per run (``tap.per``). Each array that it
+    gives is the caller's own.
 
     Slicing (``capture[10:20]``) gives fewer rows without reading them.
     """
@@ -56,15 +58,31 @@ class Capture:
 
     @property
     def values(self) -> Any:
-        """The real numbers that ``raw`` stands for: float32 where the tap is quantized."""
-        raw, quantization = self.raw, self.tap.quantization
-        if quantization is None:
+        """The real numbers that ``raw`` stands for: float32 where the tap is quantized. Raises
+        StoreError as ``raw`` does, and where the scales are not those of such an array."""
+        raw = self.raw
+        if self.tap.quantization is None:
             return raw
         if isinstance(raw, list):
-            return [quantization.dequantize(row[None])[0] for row in raw]
-        if self.tap.per == "batch" and quantization.per_channel:
-            return np.stack([quantization.dequantize(row) for row in raw])
-        return quantization.dequantize(raw)
+            return [self._real(row[None])[0] for row in raw]
+        return self._real(raw)
+
+    def _real(self, rows: Array) -> Array:
+        """Real values of rows, or of the one value of a tap that never changes."""
+        tap, quantization = self.tap, self.tap.quantization
+        assert quantization is not None
+        if not quantization.per_channel:
+            return quantization.dequantize(rows)
+        # Channels are counted along an axis of the tensor, which may lie elsewhere in rows.
+        before = tap.per == "batch" or (tap.per == "sample" and quantization.axis < tap.batch_axis)
+        axis, channels = quantization.axis + before, len(quantization.scales)
+        of_samples = tap.per == "sample" and quantization.axis == tap.batch_axis
+        if of_samples or axis >= rows.ndim or rows.shape[axis] != channels:
+            raise StoreError(
+                f"the {channels} scales of {tap.name!r} do not fit its values",
+                hint="read .raw, which is what the runtime held",
+            )
+        return replace(quantization, axis=axis).dequantize(rows)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(self.values, dtype)
