@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import layertap
-from layertap.arena.optimize import Sharing
+from layertap.arena.memory_map import Sharing
 from layertap.demo import asset
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"

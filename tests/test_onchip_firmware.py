@@ -18,7 +18,9 @@ from layertap.errors import (
     Untappable,
 )
 from layertap.firmware.generate.arena_size import ArenaSize, with_margin
+from layertap.firmware.generate.platforms import PLATFORMS
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
+from layertap.tflite.relayout import with_layout
 
 DIGITS = asset("digits_int8.tflite")
 
@@ -47,6 +49,64 @@ def test_the_arena_is_that_of_the_memory_map(tmp_path: Path) -> None:
     margin = layertap.generate_firmware(DIGITS, tmp_path, "esp-idf")
     assert margin.arena - layertap.memory(DIGITS, "ilp32").arena.minimum >= 2048
     assert "reference kernels" in margin.arena_origin
+
+
+def test_what_is_not_known_of_the_arena_is_said(tmp_path: Path) -> None:
+    made = layertap.generate_firmware(DIGITS, tmp_path, "zephyr")
+    asked = "what the cmsis_nn kernels of ADD, CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED"
+    assert [what.startswith(asked) for what in made.arena_guessed] == [True]
+    for file in ("README.md", "src/model.h"):
+        text = (tmp_path / file).read_text()
+        words = " ".join(text.replace("//", " ").split())
+        assert f"Not known is {asked}" in words
+        assert "may need more than this" in words
+    known = layertap.generate_firmware(DIGITS, tmp_path, "zephyr", kernels="reference")
+    assert known.arena_guessed == ()
+    assert known.arena == layertap.generate_firmware(DIGITS, tmp_path / "b", "generic").arena
+    assert "Not known" not in (tmp_path / "README.md").read_text()
+    assert "--kernels reference -o ." in (tmp_path / "README.md").read_text()
+    with pytest.raises(SourceError, match="there are no kernels 'mine'"):
+        layertap.generate_firmware(DIGITS, tmp_path, "zephyr", kernels="mine")
+
+
+SHARING = with_layout(
+    write_tflite(
+        SubgraphSpec(
+            [TensorSpec(name, (1, 16)) for name in "xyz"],
+            [0],
+            [2],
+            [OperatorSpec("ADD", [0, 0], [1]), OperatorSpec("NEG", [1], [2])],
+        )
+    ),
+    [0, 0, 64],
+)
+"""The sum lies over its operand."""
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_layout_that_the_kernels_may_not_bear_is_refused(tmp_path: Path, platform: str) -> None:
+    if PLATFORMS[platform].kernels:
+        library = PLATFORMS[platform].kernels[0]
+        with pytest.raises(PlanError, match=f"not known to be with those of {library}") as caught:
+            layertap.generate_firmware(SHARING, tmp_path / "fw", platform)
+        assert f"--kernels {library}" in caught.value.hint
+        assert not (tmp_path / "fw").exists()
+        mended = layertap.optimize(SHARING, sharing="none", verify=False).data
+        layertap.generate_firmware(mended, tmp_path / "mended", platform)
+    else:
+        with pytest.raises(PlanError, match="not known to be with those of cmsis_nn"):
+            layertap.generate_firmware(SHARING, tmp_path / "fw", platform, kernels="cmsis_nn")
+    layertap.generate_firmware(SHARING, tmp_path / "fw", platform, kernels="reference")
+    (header,) = (tmp_path / "fw").rglob("model.h")
+    assert "#if defined(CMSIS_NN) || defined(ESP_NN)" in header.read_text()
+    text = " ".join((tmp_path / "fw" / "README.md").read_text().split())
+    assert "lays the result of 1 operators over what they read" in text
+
+
+def test_a_layout_that_no_kernels_bear_is_refused(tmp_path: Path) -> None:
+    broken = with_layout(SHARING, [0, 16, 64])
+    with pytest.raises(PlanError, match="'x' and 'y' share bytes while both are needed"):
+        layertap.generate_firmware(broken, tmp_path / "fw", kernels="reference")
 
 
 def test_outputs_enlarge_the_arena(tmp_path: Path) -> None:

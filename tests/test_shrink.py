@@ -6,13 +6,15 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as generated
 from hypothesis import HealthCheck, given, settings
+from tflite_micro import runtime
 
 import layertap
 from layertap.arena.optimize import Layout
@@ -26,7 +28,6 @@ from layertap.errors import (
 )
 from layertap.runtimes.registry import Runtime
 from layertap.runtimes.tflm import TflmSession
-from layertap.runtimes.worker.process import Worker
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 from layertap.testing.tflite_cases import KnownModel, known_model, known_models
 from layertap.tflite.edit import OFFLINE_PLAN, with_outputs
@@ -44,35 +45,21 @@ def chain(*names: str) -> SubgraphSpec:
     return SubgraphSpec(tensors, [0], [len(names)], operators)
 
 
+NOTE = {"sharing": "none", "kernels": "reference"}
 SIMPLE = write_tflite(chain("RELU", "NEG", "ABS"))
 
 
-class Micro:
-    """Models in the micro interpreter, one after the other in one process."""
-
-    def __init__(self) -> None:
-        self.worker = Worker("layertap.runtimes.tflm.engine", timeout=60)
-        self.slot = 0
-
-    def run(self, data: bytes, feed: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-        """Every output by its name."""
-        graph = parse(data).subgraphs[0]
-        self.slot += 1
-        options = {"arena": 1 << 22, "keep_state": False, "state": "none"}
-        header = {"do": "load", "slot": self.slot, "options": options, "drop": [self.slot - 1]}
-        self.worker.request(header, [np.frombuffer(data, np.uint8)])
-        header = {"do": "run", "slot": self.slot, "outputs": list(range(len(graph.outputs)))}
-        inputs = [feed[graph.tensors[i].name] for i in graph.inputs]
-        _, values = self.worker.request(header, inputs)
-        names = [graph.tensors[i].name for i in graph.outputs]
-        return {name: value.tobytes() for name, value in zip(names, values, strict=True)}
-
-
-@pytest.fixture(scope="module")
-def micro() -> Iterator[Micro]:
-    runner = Micro()
-    yield runner
-    runner.worker.stop()
+def micro(data: bytes, feed: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Every output by its name, as the wheel computes it."""
+    graph = parse(data).subgraphs[0]
+    interpreter = runtime.Interpreter.from_bytes(data, arena_size=1 << 22)
+    for position, i in enumerate(graph.inputs):
+        interpreter.set_input(feed[graph.tensors[i].name], position)
+    interpreter.invoke()
+    return {
+        graph.tensors[i].name: interpreter.get_output(n).tobytes()
+        for n, i in enumerate(graph.outputs)
+    }
 
 
 def random_feed(data: bytes) -> dict[str, np.ndarray]:
@@ -86,14 +73,14 @@ def random_feed(data: bytes) -> dict[str, np.ndarray]:
     return feed
 
 
-def everything_tapped(old: bytes, new: bytes, feed: Mapping[str, np.ndarray], micro: Micro) -> None:
+def everything_tapped(old: bytes, new: bytes, feed: Mapping[str, np.ndarray]) -> None:
     """Every result of an operator, alone and with all others, is what it was."""
     tensors = parse(old).subgraphs[0]
     taps = sorted({i for operator in tensors.operators for i in operator.outputs})
-    expected = micro.run(with_outputs(old, taps), feed)
-    assert micro.run(with_outputs(new, taps), feed) == expected
+    expected = micro(with_outputs(old, taps), feed)
+    assert micro(with_outputs(new, taps), feed) == expected
     for tap in taps:
-        found = micro.run(with_outputs(new, [tap]), feed)
+        found = micro(with_outputs(new, [tap]), feed)
         assert found == {name: expected[name] for name in found}
 
 
@@ -139,15 +126,62 @@ def test_a_layout_that_is_there_is_replaced() -> None:
     spread = with_layout(SIMPLE, [0, SIZE, 2 * SIZE, 3 * SIZE])
     found = layertap.optimize(spread, sharing="none")
     assert (found.before.arena.head, found.after.arena.head) == (4 * SIZE, 2 * SIZE)
-    assert len(found.data) == len(spread)
     assert found.verified
+    again = layertap.optimize(with_layout(found.data, [0, SIZE, 2 * SIZE, 3 * SIZE], NOTE))
+    assert len(again.data) == len(found.data)
 
 
 def test_a_layout_that_is_better_stays() -> None:
     small = layertap.optimize(SIMPLE, verify=False).data
-    again = layertap.optimize(small, sharing="none")
+    again = layertap.optimize(small)
     assert not again.changed
     assert again.data is small
+
+
+def note(data: bytes) -> dict[str, str]:
+    """What a file says of its layout, read with TensorFlow's own classes."""
+    found = generated.ModelT.InitFromPackedBuf(data, 0)
+    (entry,) = (one for one in found.metadata if one.name == b"layertap.layout")
+    told: dict[str, str] = json.loads(bytes(found.buffers[entry.buffer].data))
+    return told
+
+
+@pytest.mark.slow
+def test_a_layout_that_shares_more_than_it_may_is_given_up() -> None:
+    """Also where that takes more memory, and whoever made it."""
+    small = layertap.optimize(SIMPLE, verify=False).data
+    assert note(small) == {"sharing": "in-place", "kernels": "reference"}
+    for layout in (small, with_layout(SIMPLE, [0, 0, 0, 0])):
+        apart = layertap.optimize(layout, sharing="none")
+        assert apart.changed
+        assert apart.verified == 4
+        assert apart.saved == -SIZE
+        assert apart.after.overlaps.kind == "none"
+        assert note(apart.data) == {"sharing": "none", "kernels": "reference"}
+    # All of these operators have kernels of their own in one library, the last in another, too.
+    assert layertap.optimize(small, kernels="cmsis_nn").changed is False
+    with_own = write_tflite(chain("RELU", "LOGISTIC"))
+    shared = layertap.optimize(with_own, verify=False)
+    assert note(shared.data)["sharing"] == "in-place"
+    for kernels, saved in (("cmsis_nn", 0), ("xtensa", -SIZE)):
+        again = layertap.optimize(shared.data, kernels=kernels, verify=False)
+        assert (again.changed, again.saved) == (saved != 0, saved)
+    assert note(again.data) == {"sharing": "none", "kernels": "xtensa"}
+
+
+@pytest.mark.slow
+def test_a_layout_that_gives_wrong_values_is_no_measure() -> None:
+    """The operand of an addition is overwritten; right is what the file without a layout gives."""
+    tensors = [TensorSpec(f"t{i}", (1, 16)) for i in range(4)]
+    operators = [OperatorSpec("EXP", [0], [1]), OperatorSpec("NEG", [1], [2])]
+    operators.append(OperatorSpec("ADD", [1, 2], [3]))
+    data = write_tflite(SubgraphSpec(tensors, [0], [3], operators))
+    broken = with_layout(data, [64, 0, 0, 128])
+    feed = {"t0": np.linspace(1, 2, 16, dtype=np.float32)[None]}
+    assert micro(broken, feed) != micro(data, feed)
+    found = layertap.optimize(broken)
+    assert (found.changed, found.verified) == (True, 4)
+    assert micro(found.data, feed) == micro(data, feed)
 
 
 def test_the_layout_of_an_accelerator_is_not_ours() -> None:
@@ -266,13 +300,13 @@ def test_the_same_file_every_time() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharing", SHARINGS)
-def test_known_values(micro: Micro, sharing: Any) -> None:
+def test_known_values(sharing: Any) -> None:
     known = known_model()
     found = layertap.optimize(known.data, sharing=sharing)
-    assert micro.run(found.data, known.feed) == {
+    assert micro(found.data, known.feed) == {
         name: known.oracle[name].tobytes() for name in known.outputs
     }
-    everything_tapped(known.data, found.data, known.feed, micro)
+    everything_tapped(known.data, found.data, known.feed)
 
 
 def loop() -> bytes:
@@ -300,15 +334,15 @@ def loop() -> bytes:
 
 
 @pytest.mark.slow
-def test_results_in_place_within_a_loop(micro: Micro) -> None:
+def test_results_in_place_within_a_loop() -> None:
     data = loop()
     found = layertap.optimize(data, verify=False)
     assert found.after.arena.head < found.before.arena.head
     assert {shared.subgraph for shared in found.layout.shared} == {2}
     v = np.linspace(-1, 1, SIZE // 4, dtype=np.float32)[None]
     feed = {"i": np.zeros(1, np.int32), "v": v}
-    (value,) = micro.run(found.data, feed).values()
-    assert micro.run(data, feed) == {"v'": value}
+    (value,) = micro(found.data, feed).values()
+    assert micro(data, feed) == {"v'": value}
     for _ in range(4):
         v = np.exp(-0.5 * v)
     np.testing.assert_allclose(np.frombuffer(value, np.float32), v[0], rtol=1e-6)
@@ -320,16 +354,16 @@ def test_results_in_place_within_a_loop(micro: Micro) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(known=known_models())
-def test_random_models(micro: Micro, known: KnownModel) -> None:
+def test_random_models(known: KnownModel) -> None:
     found = layertap.optimize(known.data, sharing="overlapping", verify=False)
     assert found.after.arena.minimum <= found.before.arena.minimum
-    expected = micro.run(known.data, known.feed)
-    assert micro.run(found.data, known.feed) == expected
-    everything_tapped(known.data, found.data, known.feed, micro)
+    expected = micro(known.data, known.feed)
+    assert micro(found.data, known.feed) == expected
+    everything_tapped(known.data, found.data, known.feed)
 
 
 @pytest.mark.slow
-def test_real_models(shared: Path, micro: Micro, tmp_path: Path) -> None:
+def test_real_models(shared: Path, tmp_path: Path) -> None:
     """On every model that the wheel can run: the head that was promised, in an arena of the size
     that was promised, the same values, also of each tensor that is tapped."""
     promised, smaller = {}, {}
@@ -346,7 +380,7 @@ def test_real_models(shared: Path, micro: Micro, tmp_path: Path) -> None:
             smaller[f"{sharing}-{path.name}"] = found.data
             feed = random_feed(found.data)
             if path.stem != "resnet_float":  # slow, and its int8 twin has the same graph
-                everything_tapped(path.read_bytes(), found.data, feed, micro)
+                everything_tapped(path.read_bytes(), found.data, feed)
             with layertap.Model(TflmSession(found.data, arena=found.after.arena.minimum)) as model:
                 outputs = [tap.name for tap in model.graph.outputs]
                 model.capture(feed, taps=outputs)

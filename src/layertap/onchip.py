@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import layertap
+from layertap.arena.mapping import memory_map
+from layertap.arena.memory_map import Shared
+from layertap.arena.shared import check_layout
+from layertap.arena.target import REFERENCE, load_target
 from layertap.core.files import read_whole
 from layertap.core.graph import TapPoint
 from layertap.core.select import Selector
@@ -45,8 +49,9 @@ class Firmware:
     ``files`` are the paths in it; ``written``, ``unchanged``, ``left`` (changed by you, and yours)
     and ``removed`` what became of them. ``operators`` are those that the firmware registers,
     ``custom`` the C++ functions that you write, by operator. ``arena`` is its size in bytes on
-    32-bit chips, ``arena_origin`` where that comes from. ``taps`` are sent from the start; all of
-    ``readable`` can be asked for. ``port`` is where the host finds such a board.
+    32-bit chips, ``arena_origin`` where that comes from, ``arena_guessed`` what may ask for more
+    and is not known. ``taps`` are sent from the start; all of ``readable`` can be asked for.
+    ``port`` is where the host finds such a board.
     """
 
     folder: Path
@@ -61,6 +66,7 @@ class Firmware:
     custom: dict[str, str]
     arena: int
     arena_origin: str
+    arena_guessed: tuple[str, ...]
     taps: tuple[str, ...]
     readable: int
     port: str
@@ -76,6 +82,7 @@ def generate_firmware(
     outputs: bool = False,
     rules: int = RULES,
     arena: int | str | None = None,
+    kernels: str | None = None,
     overwrite: bool = False,
 ) -> Firmware:
     """Write the source of a firmware that runs a .tflite file and sends any tensor of it.
@@ -85,12 +92,15 @@ def generate_firmware(
     the firmware runs, unless ``fixed``. ``outputs``: instead of tapping, the model gets ``taps`` as
     further outputs, which the firmware reads by name. ``rules``: how many slices and reductions the
     host can set. ``arena``: its size in bytes, or a text such as ``"96K"``; None works it out.
+    ``kernels``: the library that the build takes its kernels from, as in :func:`layertap.memory`;
+    None for those that are usual on the platform.
 
     The same arguments give the same bytes. A folder that holds other files, or generated ones that
     were changed since, is refused unless ``overwrite``.
 
     Raises SourceError, CorruptModel, SelectionError, Untappable, PlanError for a model that
-    TensorFlow Lite Micro cannot run, LayertapError for a platform that nobody knows, StoreError.
+    TensorFlow Lite Micro cannot run, or whose own layout is not known to be right with the kernels,
+    LayertapError for a platform that nobody knows, StoreError.
     """
     chosen = platform_named(platform)
     kind = _kind(taps, fixed, outputs)
@@ -100,18 +110,19 @@ def generate_firmware(
     if kind == "outputs":
         check_can_be_outputs(table.chosen)
         model = parse(with_outputs(model.data, [tap.point.index for tap in table.chosen]))
-    file = "model.tflite" if isinstance(source, bytes) else Path(source).name
+    libraries = _libraries(chosen, kernels)
     project = Project(
         model=model,
-        file=file,
+        file="model.tflite" if isinstance(source, bytes) else Path(source).name,
         platform=chosen,
         kind=kind,
         table=table,
         registrations=registrations(model),
-        arena=_arena(model, chosen, arena),
+        arena=_arena(model, chosen, libraries, arena),
+        shared=_shared(model, chosen, libraries),
         rules=rules,
         version=layertap.__version__,
-        command=(*_command(file, platform, taps), *_options(kind, rules, arena), "-o", "."),
+        command=tuple(_command(source, platform, taps) + _options(kind, rules, arena, kernels)),
     )
     return _written(project, Path(to), overwrite)
 
@@ -124,6 +135,23 @@ def _kind(taps: Selector, fixed: bool, outputs: bool) -> Kind:
             "the taps are to be fixed, and none are given", hint="name them, as in taps='conv*'"
         )
     return "fixed" if fixed else "outputs" if outputs else "host"
+
+
+def _libraries(platform: Platform, kernels: str | None) -> tuple[str, ...]:
+    """The libraries of kernels that the build may have; none for the reference kernels alone.
+    Raises SourceError for one that nobody knows."""
+    if kernels is None:
+        return platform.kernels
+    load_target(platform.targets[0], kernels=kernels)
+    return () if kernels == REFERENCE else (kernels,)
+
+
+def _shared(model: TfliteModel, platform: Platform, libraries: Sequence[str]) -> tuple[Shared, ...]:
+    """What the layout in ``model`` lets lie over one another. Raises PlanError where that is not
+    known to be right with the kernels."""
+    laid_out = memory_map(model, load_target(platform.targets[0]))
+    check_layout(laid_out, libraries)
+    return laid_out.overlaps.shared
 
 
 def _check_rules(rules: int, kind: Kind) -> None:
@@ -151,14 +179,16 @@ def _written(project: Project, folder: Path, overwrite: bool) -> Firmware:
         custom={r.name: r.function for r in project.customs},
         arena=project.arena.narrow,
         arena_origin=project.arena.origin,
+        arena_guessed=project.arena.guessed,
         taps=tuple(tap.point.name for tap in project.table.chosen),
         readable=len(project.table.taps),
         port=project.platform.port,
     )
 
 
-def _command(file: str, platform: str, taps: Selector) -> list[str]:
+def _command(source: str | Path | bytes, platform: str, taps: Selector) -> list[str]:
     """The command that makes the same files; a function that selects is told as dots."""
+    file = "model.tflite" if isinstance(source, bytes) else Path(source).name
     words = ["layertap", "firmware", file, "--platform", platform]
     for one in taps if isinstance(taps, Iterable) and not isinstance(taps, str) else (taps,):
         name = one.name if isinstance(one, TapPoint) else one
@@ -166,14 +196,18 @@ def _command(file: str, platform: str, taps: Selector) -> list[str]:
     return words
 
 
-def _options(kind: Kind, rules: int, arena: int | str | None) -> list[str]:
+def _options(kind: Kind, rules: int, arena: int | str | None, kernels: str | None) -> list[str]:
     words = [] if kind == "host" else [f"--{kind}"]
     words += ["--rules", str(rules)] if rules != RULES else []
-    return words + (["--arena", str(arena)] if arena is not None else [])
+    words += ["--kernels", kernels] if kernels is not None else []
+    words += ["--arena", str(arena)] if arena is not None else []
+    return [*words, "-o", "."]
 
 
-def _arena(model: TfliteModel, platform: Platform, size: int | str | None) -> ArenaSize:
-    found = predicted(model, platform.targets, foreign=platform.foreign)
+def _arena(
+    model: TfliteModel, platform: Platform, libraries: Sequence[str], size: int | str | None
+) -> ArenaSize:
+    found = predicted(model, platform.targets, libraries)
     if size is not None:
         try:
             return given(parse_bytes(size, binary=True), found)
@@ -192,7 +226,7 @@ def _tried(model: TfliteModel, found: ArenaSize) -> ArenaSize:
         low, high = (low, middle) if _failure(model.data, middle) is None else (middle, high)
     size = with_margin(high)
     origin = f"found by trying on a 64-bit machine, for want of {why}; with a margin"
-    return ArenaSize(size, size, origin)
+    return ArenaSize(size, size, origin, guessed=found.guessed)
 
 
 def _first_that_loads(data: bytes, least: int, why: str) -> int:

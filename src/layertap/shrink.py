@@ -12,8 +12,8 @@ import numpy as np
 
 from layertap.api import Model
 from layertap.arena.mapping import memory_map
-from layertap.arena.memory_map import MemoryMap
-from layertap.arena.optimize import Layout, Sharing, best_layout
+from layertap.arena.memory_map import MemoryMap, Overlaps, Sharing
+from layertap.arena.optimize import Layout, best_layout
 from layertap.arena.target import REFERENCE, load_target
 from layertap.core.captures import Run
 from layertap.core.dtypes import Array, numpy_dtype
@@ -30,7 +30,7 @@ from layertap.errors import (
 from layertap.runtimes.tflm import TflmSession
 from layertap.tflite.edit import OFFLINE_PLAN
 from layertap.tflite.model import TfliteModel, parse
-from layertap.tflite.relayout import with_layout
+from layertap.tflite.relayout import LAYOUT_NOTE, with_layout
 from layertap.tflite.schema import OPERATORS
 
 SAMPLES = 4
@@ -41,7 +41,8 @@ SAMPLES = 4
 class Optimized:
     """A model with a better layout of its activations.
 
-    ``data``: the new file, or the old one where nothing better was found (``changed`` is False).
+    ``data``: the new file, or the old one where nothing better was found (``changed`` is False). A
+    layout that shares more than it may, or is not right with the kernels, is replaced in any case.
     ``before`` and ``after``: where everything lies in both. ``layout``: what was found, what it
     shares, and the bound below which no layout can go. ``verified``: the number of samples for
     which every output was the same, bit for bit, in TensorFlow Lite Micro on this machine; 0 where
@@ -59,7 +60,8 @@ class Optimized:
 
     @property
     def saved(self) -> int:
-        """Bytes by which the smallest arena that works has become smaller."""
+        """Bytes by which the smallest arena that works has become smaller; below 0 where a layout
+        had to be given up."""
         return self.before.arena.minimum - self.after.arena.minimum
 
     def write(self, path: str | Path) -> None:
@@ -108,11 +110,13 @@ def optimize(
     if OFFLINE_PLAN in model.metadata:
         plain = parse(with_layout(data, [None] * sum(len(g.tensors) for g in model.subgraphs)))
     layout = best_layout(plain, memory_map(plain, chip), sharing=sharing, kernels=kernels)
-    new = with_layout(data, layout.offsets)
+    kind = Overlaps(layout.shared).kind
+    new = with_layout(data, layout.offsets, {"sharing": kind, "kernels": kernels})
     after = memory_map(parse(new), chip)
-    if not _is_better(after, before):
+    if before.overlaps.allowed(sharing, kernels) and not _is_better(after, before):
         return Optimized(path, data, before, before, layout, False, 0, "the model is unchanged")
-    verified, unverified = _verified(data, new, x) if verify else (0, "not asked for")
+    # What a layout of its own makes of the values is no measure.
+    verified, unverified = _verified(plain.data, new, x) if verify else (0, "not asked for")
     return Optimized(path, new, before, after, layout, True, verified, unverified)
 
 
@@ -123,7 +127,7 @@ def _is_better(after: MemoryMap, before: MemoryMap) -> bool:
 
 def _check(model: TfliteModel) -> None:
     custom = {op.name for graph in model.subgraphs for op in graph.operators} - set(OPERATORS)
-    if custom and OFFLINE_PLAN in model.metadata:
+    if custom and OFFLINE_PLAN in model.metadata and LAYOUT_NOTE not in model.metadata:
         raise PlanError(
             f"the model has a layout of its own, made for its operator {min(custom)!r}",
             hint="a compiler for an accelerator relies on it; leave it as it is",

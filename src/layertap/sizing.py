@@ -10,12 +10,14 @@ from layertap.arena.passes import Passes
 from layertap.arena.passes import passes as passes_of
 from layertap.arena.price import Price
 from layertap.arena.price import prices as tap_prices
-from layertap.arena.target import REFERENCE, load_target
+from layertap.arena.shared import check_layout
+from layertap.arena.target import REFERENCE, Target, load_target
 from layertap.core.files import read_whole
 from layertap.core.plan import check_readable
 from layertap.core.select import Selector, select
 from layertap.core.units import parse_bytes
 from layertap.errors import PlanError
+from layertap.tflite.edit import OFFLINE_PLAN
 from layertap.tflite.graph import MAIN, tap_graph
 from layertap.tflite.model import TfliteModel, parse
 
@@ -38,10 +40,11 @@ def memory(
     kernels come from. ``taps``: what is read besides the model's outputs; None for nothing.
 
     What no table covers is named in ``.arena.unknown``; the figures then hold what is known.
-    Raises SourceError, CorruptModel, SelectionError or Untappable.
+    Raises SourceError, CorruptModel, SelectionError or Untappable, and PlanError for a file whose
+    own layout is not known to be right with ``kernels``.
     """
-    model = _parsed(source)
     chip = load_target(target, version, recording=recording, kernels=kernels)
+    model = _checked(source, chip)
     return memory_map(model if taps is None else tapped(model, _chosen(model, taps)), chip)
 
 
@@ -56,8 +59,8 @@ def prices(
 ) -> list[Price]:
     """What each of ``taps`` alone adds to the arena, in bytes; None for everything that the model
     computes. The rest is as in :func:`memory`."""
-    model = _parsed(source)
     chip = load_target(target, version, recording=recording, kernels=kernels)
+    model = _checked(source, chip)
     return tap_prices(model, chip, None if taps is None else set(_chosen(model, taps)))
 
 
@@ -76,8 +79,8 @@ def passes(
 
     Raises ArenaExceeded with the bytes that are lacking, and what :func:`memory` raises.
     """
-    model = _parsed(source)
     chip = load_target(target, version, recording=recording, kernels=kernels)
+    model = _checked(source, chip)
     try:
         room = parse_bytes(arena, binary=True)
     except ValueError as error:
@@ -85,8 +88,12 @@ def passes(
     return passes_of(model, chip, _chosen(model, taps), room)
 
 
-def _parsed(source: str | Path | bytes) -> TfliteModel:
-    return parse(read_whole(source))
+def _checked(source: str | Path | bytes, chip: Target) -> TfliteModel:
+    """The model, whose own layout, if it has one, is right with the kernels of ``chip``."""
+    model = parse(read_whole(source))
+    if OFFLINE_PLAN in model.metadata:
+        check_layout(memory_map(model, chip), [chip.kernels])
+    return model
 
 
 def _chosen(model: TfliteModel, taps: Selector) -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 from layertap.arena.mapping import memory_map, tapped
 from layertap.arena.price import prices
 from layertap.arena.target import load_target
-from layertap.errors import CorruptModel, LayertapError
+from layertap.errors import CorruptModel, LayertapError, SourceError
 from layertap.testing.tflite import (
     OperatorSpec,
     SignatureSpec,
@@ -90,7 +90,7 @@ def check(data: bytes) -> bool:
         prices(model, TARGETS[0])
     except LayertapError as error:
         assert error.message
-        assert isinstance(error, CorruptModel), error
+        assert isinstance(error, SourceError), error
         return False
     finally:
         assert time.process_time() - started < 1

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+from tflite_micro import runtime
 
 from layertap.arena.buffers import Buffer, aligned
 from layertap.arena.inplace import Place, places
 from layertap.arena.lifetimes import lifetimes
 from layertap.core.dtypes import numpy_dtype
-from layertap.runtimes.worker.process import Worker
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 from layertap.tflite.model import TfliteModel, parse
 from layertap.tflite.relayout import with_layout
@@ -265,38 +265,21 @@ def window_model(
     return write_tflite(SubgraphSpec([x, result, weights, bias], [0], [1], [operator]))
 
 
-class Micro:
-    """Models in the micro interpreter, one after the other in one process."""
-
-    def __init__(self) -> None:
-        self.worker = Worker("layertap.runtimes.tflm.engine", timeout=60)
-        self.slot = 0
-
-    def run(self, data: bytes) -> bytes:
-        """The output for inputs that are random, but the same each time."""
-        model = parse(data).subgraphs[0]
-        self.slot += 1
-        options = {"arena": 1 << 20, "keep_state": False, "state": "none"}
-        header = {"do": "load", "slot": self.slot, "options": options, "drop": [self.slot - 1]}
-        self.worker.request(header, [np.frombuffer(data, np.uint8)])
-        rng = np.random.default_rng(7)
-        feed = []
-        for i in model.inputs:
-            dtype, shape = numpy_dtype(model.tensors[i].dtype), model.tensors[i].shape
-            assert dtype is not None
-            # No zeros, which FLOOR_DIV refuses.
-            values = rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape)
-            values *= 1 if dtype.kind == "f" else 60
-            feed.append((values > 0 if dtype.kind == "b" else values).astype(dtype))
-        _, (value,) = self.worker.request({"do": "run", "slot": self.slot, "outputs": [0]}, feed)
-        return value.tobytes()
-
-
-@pytest.fixture(scope="module")
-def micro() -> Iterator[Micro]:
-    runner = Micro()
-    yield runner
-    runner.worker.stop()
+def run(data: bytes) -> bytes:
+    """The output in the micro interpreter for inputs that are random, but the same each time."""
+    model = parse(data).subgraphs[0]
+    interpreter = runtime.Interpreter.from_bytes(data, arena_size=1 << 20)
+    rng = np.random.default_rng(7)
+    for position, i in enumerate(model.inputs):
+        dtype, shape = numpy_dtype(model.tensors[i].dtype), model.tensors[i].shape
+        assert dtype is not None
+        # No zeros, which FLOOR_DIV refuses.
+        values = rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape)
+        values *= 1 if dtype.kind == "f" else 60
+        interpreter.set_input((values > 0 if dtype.kind == "b" else values).astype(dtype), position)
+    interpreter.invoke()
+    value: bytes = interpreter.get_output(0).tobytes()
+    return value
 
 
 def layouts(model: TfliteModel, place: Place) -> Iterator[list[int | None]]:
@@ -317,23 +300,23 @@ def layouts(model: TfliteModel, place: Place) -> Iterator[list[int | None]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [element_wise, windows])
-def test_every_kernel_of_the_table_bears_what_it_is_said_to_bear(micro: Micro, make) -> None:
+def test_every_kernel_of_the_table_bears_what_it_is_said_to_bear(make) -> None:
     exercised = set()
     for name, data in make():
-        expected = micro.run(data)
+        expected = run(data)
         model = parse(data)
         for place in found(data, overlapping=True):
             for offsets in layouts(model, place):
-                assert micro.run(with_layout(data, offsets)) == expected, (name, offsets)
+                assert run(with_layout(data, offsets)) == expected, (name, offsets)
                 exercised.add(name)
     assert exercised == {name for name, _ in make()}
 
 
 @pytest.mark.slow
-def test_a_window_that_starts_too_near_is_seen(micro: Micro) -> None:
+def test_a_window_that_starts_too_near_is_seen() -> None:
     """The proof above would notice: a result over an operand that is still read."""
     data = window_model("CONV_2D", (3, 3, 1, SAME, 1), 8)
     (place,) = found(data, overlapping=True)
     assert place.reuse.distance is not None
     near = aligned(place.reuse.distance) - 512
-    assert micro.run(with_layout(data, [near, 0, None, None])) != micro.run(data)
+    assert run(with_layout(data, [near, 0, None, None])) != run(data)

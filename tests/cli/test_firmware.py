@@ -24,6 +24,14 @@ def test_the_folder_is_told(cli, int8_model, tmp_path):
     assert "unchanged all 11 files" in again.stdout
 
 
+def test_what_is_not_known_of_the_arena_is_told(cli, cli_json, int8_model, tmp_path):
+    told = cli("firmware", int8_model, "--platform", "esp-idf", "-o", tmp_path / "fw").stdout
+    assert "unknown   what the esp_nn kernels of ADD, CONV_2D" in told
+    words = ["--platform", "esp-idf", "--kernels", "reference", "-o", tmp_path / "fw"]
+    assert "unknown" not in cli("firmware", int8_model, *words).stdout
+    assert cli_json("firmware", int8_model, *words)["arena_guessed"] == []
+
+
 def test_what_comes_next_depends_on_who_drives_the_board(cli, int8_model, tmp_path):
     fixed = cli("firmware", int8_model, "-t", "pool", "--fixed", "-o", tmp_path / "a")
     assert f"listen exec:{tmp_path}/a/build/firmware -m" in fixed.stdout

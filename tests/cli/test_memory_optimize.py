@@ -82,6 +82,25 @@ def test_errors_are_documents_too(cli, chain: Path) -> None:
 def test_the_choices_are_those_of_the_interface() -> None:
     from typing import get_args
 
-    from layertap.arena.optimize import Sharing
+    from layertap.arena.memory_map import Sharing
 
     assert get_args(Sharing) == SHARINGS
+
+
+def test_kernels_that_do_not_bear_the_layout(cli, cli_json, chain: Path, tmp_path: Path) -> None:
+    shared, apart = tmp_path / "shared.tflite", tmp_path / "apart.tflite"
+    cli("memory", chain, "--optimize", "-o", shared)
+    assert cli_json("memory", shared)["layout"]["sharing"] == "in-place"
+    for more in ([], ["--board", "sparkfun-edge"]):
+        told = cli("memory", shared, *more).stdout
+        assert "note: its layout lays the result of 3 operators over what they read" in told
+        assert "not known to be with those of xtensa, ceva" in told
+    for verb in (["memory"], ["memory", "--price"], ["memory", "--arena", "96K"]):
+        refused = cli(*verb, shared, "--kernels", "ceva")
+        assert refused.exit_code == 2
+        assert "'t3' (LOGISTIC) over 't2'" in refused.stderr
+    # The hint does what it says.
+    for words in (["--share", "none"], ["--kernels", "ceva"]):
+        told = cli("memory", shared, "--optimize", *words, "-o", apart)
+        assert "the layout that it had shares what it may not" in told.stdout
+        assert cli("memory", apart, "--kernels", "ceva").exit_code == 0

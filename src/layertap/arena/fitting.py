@@ -60,6 +60,18 @@ def verdict(memory: MemoryMap, board: Board) -> Verdict:
     return Verdict(board, found, tuple(advice), tuple(_notes(memory, board, found)))
 
 
+def shared_notes(memory: MemoryMap) -> Iterator[str]:
+    """What the layout in the model relies on."""
+    shared = memory.overlaps.shared
+    libraries = list(dict.fromkeys(library for one in shared for library in one.vendors))
+    if libraries:
+        yield (
+            f"its layout lays the result of {len(shared)} operators over what they read: right "
+            f"with the reference kernels, not known to be with those of {', '.join(libraries)}; "
+            "--kernels says which a build has"
+        )
+
+
 def _needs(memory: MemoryMap, board: Board, region: Region) -> tuple[Need, ...]:
     wanted = [
         (board.model, Need("model", memory.flash.total)),
@@ -139,6 +151,7 @@ def _notes(memory: MemoryMap, board: Board, found: tuple[RegionVerdict, ...]) ->
             f"the arena is that of the target {memory.target}; the board's is {board.target}, "
             "whose structures have other sizes"
         )
+    yield from shared_notes(memory)
     if memory.arena.unknown:
         yield f"the arena may be larger: {', '.join(memory.arena.unknown)}"
     for one in found:
@@ -148,4 +161,4 @@ def _notes(memory: MemoryMap, board: Board, found: tuple[RegionVerdict, ...]) ->
             yield f"{one.margin:,} bytes of {one.region.name} are left for stack, heap and the rest"
 
 
-__all__ = ["Need", "RegionVerdict", "Verdict", "verdict"]
+__all__ = ["Need", "RegionVerdict", "Verdict", "shared_notes", "verdict"]

@@ -14,12 +14,14 @@ from layertap.arena.memory_map import (
     Home,
     LayerFlash,
     MemoryMap,
+    Overlaps,
     Peak,
     Placement,
 )
 from layertap.arena.node import Cell, element_size
 from layertap.arena.planners import greedy
 from layertap.arena.preparation import Prepared, prepare
+from layertap.arena.shared import overlaps
 from layertap.arena.tail import Layout, build_tail
 from layertap.arena.target import Target
 from layertap.tflite.edit import OFFLINE_PLAN, check_can_be_output
@@ -83,6 +85,7 @@ class _Map:
         offsets = greedy(buffers)
         for i, offset in zip(planned, offsets, strict=True):
             placements[i] = replace(placements[i], offset=offset)
+        found = overlaps(self.model, placements, self.lives.steps) if self.layout else Overlaps()
         return MemoryMap(
             self.target.name,
             self.target.version,
@@ -90,6 +93,7 @@ class _Map:
             self._flash(),
             tuple(placements),
             self.lives.steps,
+            found,
         )
 
     def _undefined(self) -> list[str]:

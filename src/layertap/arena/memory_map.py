@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from layertap.arena.lifetimes import Lifetime, Step
 
@@ -17,6 +17,12 @@ Reason = Literal["buffers", "planner", "preparation"]
 """What decides the smallest arena: the buffers and structures themselves, the memory that the
 planner needs while it works, or what describes the tensors of one operator while its kernel is
 prepared."""
+
+
+Sharing = Literal["none", "in-place", "overlapping"]
+"""Whether a result may lie in the bytes of an operand that nothing needs afterwards: nowhere;
+exactly over it, where the kernel allows it; or reaching into it from below as well, where the
+order in which the reference kernel reads and writes allows that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +133,57 @@ class Flash:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """The operator at position ``operator`` of ``subgraph`` writes ``output`` over ``input``, the
+    start of which is ``distance`` bytes above that of the output: 0 is in place.
+
+    ``vendors`` are the kernel libraries that replace this operator's kernel by one of their own,
+    for which it is not known whether that is right.
+    """
+
+    subgraph: int
+    operator: int
+    op: str
+    input: str
+    output: str
+    distance: int
+    vendors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlaps:
+    """What a layout that the file brings along lets lie over one another while both are needed.
+
+    ``shared`` is what the reference kernels bear. ``clashes`` are pairs of names of which no
+    kernels are known to bear it. ``checked`` is False for layouts too large to look at.
+    """
+
+    shared: tuple[Shared, ...] = ()
+    clashes: tuple[tuple[str, str], ...] = ()
+    checked: bool = True
+
+    @property
+    def kind(self) -> Sharing:
+        """The least that has to be allowed for ``shared``."""
+        distances = {one.distance for one in self.shared}
+        return "overlapping" if distances - {0} else "in-place" if distances else "none"
+
+    def allowed(self, sharing: Sharing, kernels: str) -> bool:
+        """Whether it is right with these kernels, and no more than ``sharing``."""
+        kinds = get_args(Sharing)
+        right = self.checked and not self.clashes
+        borne = all(kernels not in shared.vendors for shared in self.shared)
+        return right and borne and kinds.index(self.kind) <= kinds.index(sharing)
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryMap:
     """Where every byte of a model lives on a target.
 
     ``placements`` has every tensor of every subgraph by index, then the scratch buffers in the
     order of their requests. ``steps`` tells what runs in each scope. ``target`` and ``version``
-    say for which chip family and which TensorFlow Lite Micro it holds.
+    say for which chip family and which TensorFlow Lite Micro it holds. ``overlaps`` is what a
+    layout in the file shares.
     """
 
     target: str
@@ -141,6 +192,7 @@ class MemoryMap:
     flash: Flash
     placements: tuple[Placement, ...]
     steps: tuple[Step, ...]
+    overlaps: Overlaps = Overlaps()
 
     def __getitem__(self, name: str) -> Placement:
         """The placement of this name. Raises KeyError."""
@@ -169,8 +221,11 @@ __all__ = [
     "Home",
     "LayerFlash",
     "MemoryMap",
+    "Overlaps",
     "Peak",
     "Placement",
     "Reason",
     "Section",
+    "Shared",
+    "Sharing",
 ]

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from layertap.arena import solver
 from layertap.arena.buffers import Buffer
 from layertap.arena.inplace import Place, places
-from layertap.arena.kernels import VENDORS, known
-from layertap.arena.memory_map import MemoryMap, Placement
-from layertap.arena.packing import Packed, Problem, Reuse, count_pairs, first_fit, measured, pack
+from layertap.arena.kernels import known
+from layertap.arena.memory_map import MemoryMap, Placement, Shared, Sharing
+from layertap.arena.packing import (
+    MOST_PAIRS,
+    Packed,
+    Problem,
+    Reuse,
+    count_pairs,
+    first_fit,
+    measured,
+    pack,
+)
+from layertap.arena.shared import shared_at
 from layertap.arena.target import REFERENCE
 from layertap.tflite.model import TfliteModel
-
-MOST_PAIRS = 2_000_000
-"""Pairs of buffers alive together beyond which only the greedy planner is asked."""
 
 _WORK = 100_000
 """Buffers placed in all while orders are tried; a few seconds."""
@@ -24,30 +30,6 @@ _WORK = 100_000
 _EFFORT = 5.0
 _PRUNED = 20_000
 """Buffers times shared pairs up to which each pair is tried to be done without."""
-
-
-Sharing = Literal["none", "in-place", "overlapping"]
-"""Whether a result may lie in the bytes of an operand that nothing needs afterwards: nowhere;
-exactly over it, where the kernel allows it; or reaching into it from below as well, where the
-order in which the reference kernel reads and writes allows that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """The operator at position ``operator`` of ``subgraph`` writes ``output`` over ``input``, the
-    start of which is ``distance`` bytes above that of the output: 0 is in place.
-
-    ``vendors`` are the kernel libraries that replace this operator's kernel by one of their own,
-    for which it is not known whether that is right.
-    """
-
-    subgraph: int
-    operator: int
-    op: str
-    input: str
-    output: str
-    distance: int
-    vendors: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +190,8 @@ def _named(memory: MemoryMap, place: Place, found: Packed) -> Shared:
         for p in memory.placements
         if p.subgraph == place.subgraph and p.index is not None
     }
-    return Shared(
-        place.subgraph,
-        place.operator,
-        place.op,
-        names[place.input],
-        names[place.output],
-        found.offsets[place.reuse.input] - found.offsets[place.reuse.output],
-        tuple(library for library, ops in VENDORS.items() if place.op in ops),
-    )
+    operand, result = place.reuse.input, place.reuse.output
+    return shared_at(place, names, found.offsets[operand] - found.offsets[result])
 
 
-__all__ = ["Layout", "Shared", "Sharing", "best_layout"]
+__all__ = ["Layout", "best_layout"]

@@ -16,6 +16,9 @@ from heapq import heappop, heappush
 from layertap.arena.buffers import Buffer, aligned, extent, live_bytes
 from layertap.arena.planners import greedy
 
+MOST_PAIRS = 2_000_000
+"""Pairs of buffers alive together beyond which only the greedy planner is asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
@@ -265,4 +268,13 @@ def _neighbours(buffers: Sequence[Buffer]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(sorted(others)) for others in found)
 
 
-__all__ = ["Packed", "Problem", "Reuse", "count_pairs", "first_fit", "measured", "pack"]
+__all__ = [
+    "MOST_PAIRS",
+    "Packed",
+    "Problem",
+    "Reuse",
+    "count_pairs",
+    "first_fit",
+    "measured",
+    "pack",
+]

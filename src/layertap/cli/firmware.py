@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from layertap.arena.target import KERNELS
 from layertap.cli.invocation import program
 from layertap.cli.options import json_option, taps_option
 from layertap.cli.table import printable
@@ -37,6 +38,7 @@ RULES = 4
     help="Room for so many slices and reductions that the host sets.",
 )
 @click.option("--arena", metavar="BYTES", help="Its size, as in 96K.  [default: worked out]")
+@click.option("--kernels", type=click.Choice(KERNELS), help="Their library in your build.")
 @click.option("--overwrite", is_flag=True, help="Also over files that are not layertap's.")
 @json_option
 def firmware(model: str, to: str, as_json: bool, **options: Any) -> None:
@@ -61,6 +63,7 @@ def firmware(model: str, to: str, as_json: bool, **options: Any) -> None:
 def _tell(made: Firmware, model: str) -> None:
     lines = [f"arena     {made.arena:,} bytes: {made.arena_origin}"]
     lines.append(f"operators {', '.join(made.operators) or 'none'}")
+    lines[1:1] = [f"unknown   {what}: it may be more" for what in made.arena_guessed]
     lines += [f"          {name}: write {function}()" for name, function in made.custom.items()]
     sent = f"{len(made.taps)} of {made.readable} taps" if made.taps else "nothing until it is asked"
     lines.append(f"sends     {sent}")

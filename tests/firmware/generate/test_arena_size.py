@@ -26,17 +26,23 @@ def minimum(target: str) -> int:
 
 
 def test_the_largest_of_the_chips_and_the_host_apart(model: TfliteModel) -> None:
-    both = predicted(model, ("cortex-m", "ilp32"), foreign=False)
+    both = predicted(model, ("cortex-m", "ilp32"), ())
     assert both.narrow == max(minimum("cortex-m"), minimum("ilp32"))
     assert both.wide == minimum("host") > both.narrow
     assert both.unknown == ()
 
 
 def test_other_kernels_get_a_margin(model: TfliteModel) -> None:
-    plain = predicted(model, ("cortex-m",), foreign=False)
-    more = predicted(model, ("cortex-m",), foreign=True)
+    plain = predicted(model, ("cortex-m",), ())
+    more = predicted(model, ("cortex-m",), ("cmsis_nn", "esp_nn"))
     assert (more.narrow, more.wide) == (with_margin(plain.narrow), with_margin(plain.wide))
     assert "kernels of the chip" in more.origin
+    assert plain.guessed == ()
+    own = "ADD, CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, MAX_POOL_2D, SOFTMAX"
+    assert more.guessed == (
+        f"what the cmsis_nn kernels of {own} ask for",
+        f"what the esp_nn kernels of {own} ask for",
+    )
 
 
 def test_margins() -> None:
@@ -47,7 +53,7 @@ def test_margins() -> None:
 def test_what_is_not_known_is_named() -> None:
     tensors = [TensorSpec("x", (1, 4)), TensorSpec("y", (1, 4))]
     own = write_tflite(SubgraphSpec(tensors, [0], [1], [OperatorSpec("Mine", [0], [1])]))
-    assert "Mine" in predicted(parse(own), ("ilp32",), foreign=False).unknown[0]
+    assert "Mine" in predicted(parse(own), ("ilp32",), ()).unknown[0]
 
 
 def test_given() -> None:

@@ -12,6 +12,7 @@ from toolchain import WARNINGS, tool
 from layertap.demo import asset
 from layertap.onchip import generate_firmware
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
+from layertap.tflite.relayout import with_layout
 
 pytestmark = pytest.mark.slow
 
@@ -126,3 +127,12 @@ def test_both_headers_are_of_one_version(folder: Path) -> None:
     kept = [line for line in text.splitlines() if '#include "tensorflow' not in line]
     (folder / "layertap_tflm.h").write_text("\n".join(kept))
     assert "are of different versions" in check(folder, "layertap_tflm.h")
+
+
+def test_a_layout_for_reference_kernels_does_not_compile_with_others(tmp_path: Path) -> None:
+    tensors = [TensorSpec("x", (1, 16)), TensorSpec("y", (1, 16))]
+    data = write_tflite(SubgraphSpec(tensors, [0], [1], [OperatorSpec("ADD", [0, 0], [1])]))
+    generate_firmware(with_layout(data, [0, 0]), tmp_path, "generic")
+    assert check(tmp_path, "model.cpp") == ""
+    (tmp_path / "other.cpp").write_text('#define CMSIS_NN\n#include "model.h"\n')
+    assert "right for the reference kernels only" in check(tmp_path, "other.cpp")

@@ -78,6 +78,7 @@ def project(platform: str, data: bytes, kind: Kind = "host", file: str = "net.tf
         table=table,
         registrations=registrations(model),
         arena=ArenaSize(1024, 2048, "as the test says"),
+        shared=(),
         rules=3,
         version="9.9",
         command=("layertap", "firmware", file, "-o", "."),

@@ -42,6 +42,7 @@ def map_json(memory: MemoryMap) -> dict[str, Any]:
         "version": memory.version,
         "exact": memory.arena.exact,
         "arena": _arena(memory),
+        "layout": {"sharing": memory.overlaps.kind, **asdict(memory.overlaps)},
         "flash": asdict(memory.flash),
         "tensors": [_tensor(p, shared.get(p.name, []) if counted else None) for p in memory],
         "steps": [

@@ -67,7 +67,7 @@ def _facts(found: Optimized) -> Iterator[str]:
         yield f"arena  {at_least}{before.minimum:,} bytes, as before: no lower layout was found"
         yield f"head   {before.head:,} bytes; {_bounds(layout)}"
         return
-    fewer = f"{found.saved:,} fewer" if found.saved else f"as before: the {after.reason} decides"
+    fewer = _fewer(found.saved, after)
     yield f"arena  {at_least}{after.minimum:,} bytes instead of {before.minimum:,}, {fewer}"
     yield f"head   {after.head:,} bytes instead of {before.head:,}; {_bounds(layout)}"
     if found.verified:
@@ -77,6 +77,12 @@ def _facts(found: Optimized) -> Iterator[str]:
         )
     else:
         yield f"proof  none, the new model was not run: {found.unverified}"
+
+
+def _fewer(saved: int, after: Arena) -> str:
+    if saved < 0:
+        return f"{-saved:,} more: the layout that it had shares what it may not"
+    return f"{saved:,} fewer" if saved else f"as before: the {after.reason} decides"
 
 
 def _bounds(layout: Layout) -> str:

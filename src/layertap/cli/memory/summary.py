@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
-from layertap.arena.fitting import Verdict
+from layertap.arena.fitting import Verdict, shared_notes
 from layertap.arena.measured import Compared, Measured
 from layertap.arena.memory_map import MemoryMap, Placement
 from layertap.arena.picture.terminal import AXIS, ROWS, TerminalPicture, terminal_picture
@@ -71,7 +71,8 @@ def facts(memory: MemoryMap, verdict: Verdict | None = None) -> list[str]:
     lines.append(f"flash  {_size(flash.total)}, {flash.weights:,} of them weights")
     lines.append(f"target {memory.target}, TensorFlow Lite Micro {memory.version}")
     lines += [f"unknown: {what}" for what in arena.unknown]
-    lines += [f"note: {line}" for line in verdict.notes] if verdict else []
+    notes = shared_notes(memory) if verdict is None else verdict.notes
+    lines += [f"note: {line}" for line in notes]
     return lines
 
 

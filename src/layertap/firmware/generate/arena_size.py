@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from layertap.arena.kernels import VENDORS
 from layertap.arena.mapping import memory_map
 from layertap.arena.target import load_target
 from layertap.errors import PlanError
@@ -20,19 +21,22 @@ LEAST_MARGIN = 2048
 @dataclass(frozen=True, slots=True)
 class ArenaSize:
     """Bytes for 32-bit chips and, where pointers have 64 bits, for those. ``origin`` says in one
-    sentence where the figures come from. ``unknown`` is why the memory map could not tell."""
+    sentence where the figures come from. ``unknown`` is why the memory map could not tell, and
+    ``guessed`` what the margin is for, which nothing tells."""
 
     narrow: int
     wide: int
     origin: str
     unknown: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()
 
 
-def predicted(model: TfliteModel, targets: Sequence[str], *, foreign: bool) -> ArenaSize:
+def predicted(model: TfliteModel, targets: Sequence[str], kernels: Sequence[str]) -> ArenaSize:
     """The smallest arena that works on all of ``targets``, from the memory map.
 
-    ``foreign``: the platform brings kernels of its own, for which a margin is added. ``unknown`` is
-    not empty where the map lacks an operator; then the sizes are too small.
+    ``kernels``: libraries of kernels, one of which the build may have in place of the reference
+    kernels; a margin is added for them. ``unknown`` is not empty where the map lacks an operator;
+    then the sizes are too small.
 
     Raises CorruptModel for a model that no interpreter could allocate.
     """
@@ -47,11 +51,19 @@ def predicted(model: TfliteModel, targets: Sequence[str], *, foreign: bool) -> A
         unknown |= dict.fromkeys(found.unknown)
     narrow = max(sizes[name] for name in targets)
     origin = "the smallest that works, from the model's memory map for the reference kernels"
-    if foreign:
+    if kernels:
         origin += f", and 1/{MARGIN} more (at least {LEAST_MARGIN:,} bytes) for kernels of the chip"
-        narrow, wide = with_margin(narrow), with_margin(sizes["host"])
-        return ArenaSize(narrow, wide, origin, tuple(unknown))
-    return ArenaSize(narrow, sizes["host"], origin, tuple(unknown))
+        sizes["host"], narrow = with_margin(sizes["host"]), with_margin(narrow)
+    guessed = tuple(line for library in kernels for line in _asked(model, library))
+    return ArenaSize(narrow, sizes["host"], origin, tuple(unknown), guessed)
+
+
+def _asked(model: TfliteModel, library: str) -> Iterator[str]:
+    """What no table tells of a library that brings kernels for operators of ``model``."""
+    used = {operator.name for graph in model.subgraphs for operator in graph.operators}
+    own = sorted(used & VENDORS.get(library, frozenset()))
+    if own:
+        yield f"what the {library} kernels of {', '.join(own)} ask for"
 
 
 def with_margin(size: int) -> int:
@@ -66,7 +78,8 @@ def given(size: int, found: ArenaSize) -> ArenaSize:
     if not 0 < size < 1 << 31:
         raise PlanError(f"an arena of {size:,} bytes is not possible", hint="give bytes, as in 96K")
     lacks = f", and lacks {'; '.join(found.unknown)}" if found.unknown else ""
-    return ArenaSize(size, size, f"as given; the memory map says {found.narrow:,}{lacks}")
+    origin = f"as given; the memory map says {found.narrow:,}{lacks}"
+    return ArenaSize(size, size, origin, guessed=found.guessed)
 
 
 __all__ = ["ArenaSize", "given", "predicted", "with_margin"]

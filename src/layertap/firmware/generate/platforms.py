@@ -39,14 +39,14 @@ void loop() { step(); }"""
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """``targets`` are the chip families it runs on; ``foreign`` says that it brings kernels other
-    than the reference ones. ``sources`` is the folder of the C++ files; ``entry`` how they are
-    entered. ``port`` is where the host finds the board, as in ``--port``."""
+    """``targets`` are the chip families it runs on; ``kernels`` the libraries of kernels that it
+    may bring, none for the reference kernels alone. ``sources`` is the folder of the C++ files;
+    ``entry`` how they are entered. ``port`` is where the host finds the board, as in ``--port``."""
 
     name: str
     title: str
     targets: tuple[str, ...]
-    foreign: bool
+    kernels: tuple[str, ...]
     sources: str
     entry: str
     port: str
@@ -64,7 +64,7 @@ PLATFORMS = {
             "generic",
             "a Makefile, for any processor",
             ("cortex-m", "ilp32"),
-            False,
+            (),
             "",
             _MAIN,
             "exec:build/firmware",
@@ -73,7 +73,7 @@ PLATFORMS = {
             "arduino",
             "an Arduino sketch",
             ("cortex-m", "ilp32"),
-            True,
+            ("cmsis_nn", "esp_nn"),
             "sketch",
             _SKETCH,
             "/dev/ttyACM0",
@@ -82,7 +82,7 @@ PLATFORMS = {
             "esp-idf",
             "an ESP-IDF project, for an ESP32 of any kind",
             ("ilp32",),
-            True,
+            ("esp_nn",),
             "main",
             _APP_MAIN,
             "/dev/ttyUSB0",
@@ -91,7 +91,7 @@ PLATFORMS = {
             "zephyr",
             "a Zephyr application",
             ("cortex-m", "ilp32"),
-            True,
+            ("cmsis_nn",),
             "src",
             _MAIN,
             "/dev/ttyACM0",
@@ -100,7 +100,7 @@ PLATFORMS = {
             "pico",
             "a Pico SDK project, for RP2040 and RP2350",
             ("cortex-m", "ilp32"),
-            True,
+            ("cmsis_nn",),
             "",
             _MAIN,
             "/dev/ttyACM0",
@@ -109,7 +109,7 @@ PLATFORMS = {
             "qemu-mps2",
             "an emulated Cortex-M3, to try without a board",
             ("cortex-m",),
-            False,
+            (),
             "",
             _MAIN,
             f"exec:{EMULATOR}",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
-import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Literal
 
+from layertap.arena.memory_map import Shared
 from layertap.arena.tail import resource_variables
 from layertap.core.graph import format_shape
 from layertap.firmware.generate.arena_size import ArenaSize
+from layertap.firmware.generate.arena_text import arena_values
 from layertap.firmware.generate.array import array_body
 from layertap.firmware.generate.operators import Registration
 from layertap.firmware.generate.platforms import EVERY, Platform, templates
@@ -52,9 +53,6 @@ STEPS = "steps.md"
 
 BAUD = 115200
 
-_WIDTH = 100
-"""Characters of a line in README.md."""
-
 _NAME_BYTES = 63
 """Of the model's name, as the wire format allows."""
 
@@ -65,7 +63,8 @@ _AGAIN = "regenerate the folder with layertap firmware, README.md has the comman
 class Project:
     """What is generated. ``model`` is what runs on the board, ``file`` the name of the file it came
     from. ``kind``: driven by the host; with its taps fixed, and nothing coming from the host; or
-    with the taps as further outputs of the model. ``rules`` is how many the host can set."""
+    with the taps as further outputs of the model. ``shared`` is what the layout in the model lets
+    lie over one another. ``rules`` is how many the host can set."""
 
     model: TfliteModel
     file: str
@@ -74,6 +73,7 @@ class Project:
     table: TapTable
     registrations: tuple[Registration, ...]
     arena: ArenaSize
+    shared: tuple[Shared, ...]
     rules: int
     version: str
     command: tuple[str, ...]
@@ -138,15 +138,13 @@ def _values(project: Project) -> dict[str, str]:
         "model_crc": f"0x{zlib.crc32(data):08x}u",
         "model_name": c_string(_cut(project.name)),
         "model_array": array_body(data),
-        "arena_origin": f"Bytes of the arena: {project.arena.origin}.",
-        "arena_bytes": _arena_bytes(project.arena),
         "file": comment(project.file),
         "file_word": shlex.quote(comment(project.file)),
-        "arena_paragraph": _arena_paragraph(project.arena),
         "command": shlex.join(project.command),
         "port": project.platform.port,
         "title": project.platform.title,
     }
+    values |= arena_values(project.arena, project.shared)
     values |= _operator_values(project.registrations)
     values |= _tap_values(project)
     values |= _accessor_values(project) if project.kind == "outputs" else {}
@@ -194,22 +192,6 @@ def _version_check() -> str:
         f'one: {_AGAIN}"\n'
         "#endif"
     )
-
-
-def _arena_bytes(arena: ArenaSize) -> str:
-    if arena.narrow == arena.wide:
-        return str(arena.narrow)
-    return f"sizeof(void *) > 4 ? {arena.wide} : {arena.narrow}"
-
-
-def _arena_paragraph(arena: ArenaSize) -> str:
-    wide = "" if arena.wide == arena.narrow else f" ({arena.wide:,} where pointers have 64 bits)"
-    text = (
-        f"The arena has {arena.narrow:,} bytes{wide}: {arena.origin}. If the board says that "
-        "AllocateTensors() failed, give it more: `--arena BYTES`. It tells the host how many bytes "
-        "are in use; `layertap show RUN --json` has that figure."
-    )
-    return textwrap.fill(text, _WIDTH, break_on_hyphens=False)
 
 
 def _operator_values(registrations: Sequence[Registration]) -> Mapping[str, str]:

@@ -8,7 +8,7 @@
 #include "layertap.h"
 
 @version_check@
-
+@layout_check@
 namespace model {
 
 // The .tflite, byte for byte. Constant, so that it stays in flash.
