@@ -31,7 +31,7 @@ def reader(
 
     def read(x: Any) -> dict[str, Array]:
         found: dict[str, Array] = {}
-        run_pass({name: x}, lambda tap, value: found.__setitem__(tap.name, value))
+        run_pass({name: x}, lambda tap, value: found.__setitem__(tap.name, value[0]))
         return found
 
     return read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,10 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from layertap.core.dtypes import Array, numpy_dtype
 from layertap.errors import FeedError, Untappable
+from layertap.runtimes.torch.internals import is_transformed
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 """Integer types as wide as those that only ml_dtypes gives NumPy, by bytes per element."""
-
-
-storage_address: Callable[[torch.Tensor], int] = torch._C._storage_address  # type: ignore[attr-defined]
-
-storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
-"""How many references, tensors and Python's, there are to the storage at an address."""
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -29,6 +23,8 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def why_untappable(tensor: torch.Tensor) -> str:
     """Why ``tensor`` has no faithful NumPy array; empty when it has one."""
+    if is_transformed(tensor):
+        return "it is inside of a transform of torch.func, such as vmap, and no single array"
     if tensor.is_quantized:
         return "it is a quantized tensor; tap what is dequantized from it"
     if tensor.is_nested:
@@ -43,6 +39,12 @@ def why_untappable(tensor: torch.Tensor) -> str:
     if tensor.is_meta:
         return "it is on the meta device, without values"
     return ""
+
+
+def snapshot(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of ``tensor`` as it is now, without gradients, in the host's memory."""
+    plain = tensor.detach()
+    return plain.clone() if plain.is_cpu else plain.to("cpu", copy=True)
 
 
 def to_array(tensor: torch.Tensor) -> Array:
@@ -65,7 +67,7 @@ def _to_array(tensor: torch.Tensor) -> Array:
     if type(plain) is not torch.Tensor:
         plain = plain.as_subclass(torch.Tensor)
     dtype = numpy_dtype(dtype_name(plain.dtype))
-    if dtype is not None and dtype.kind == "V":
+    if dtype is not None and dtype.isbuiltin == 2:  # of ml_dtypes, which PyTorch does not know
         bits: Array = plain.contiguous().view(_INTEGERS[dtype.itemsize]).numpy()
         return bits.view(dtype)
     array: Array = plain.numpy()

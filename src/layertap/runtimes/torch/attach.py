@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,32 +16,34 @@ from torch import nn
 from layertap import recording
 from layertap.core.dtypes import Array
 from layertap.core.graph import Graph, Kind, TapPoint
+from layertap.core.interrupts import Deferred
 from layertap.core.select import (
     Predicate,
     Selector,
+    canonical,
     compile_selector,
     is_union,
     no_such_tap,
     select,
 )
-from layertap.errors import RunError, SourceError
-from layertap.runtimes.torch.arrays import to_array
+from layertap.errors import RunError, SourceError, Untappable
+from layertap.runtimes.torch import internals
+from layertap.runtimes.torch.arrays import snapshot, to_array
+from layertap.runtimes.torch.calls import Calls, Value
 from layertap.runtimes.torch.catalog import Catalog, Slot, is_compiled
 from layertap.runtimes.torch.feeding import Arguments
-from layertap.runtimes.torch.intercept import Interception, Listener
-from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
-from layertap.runtimes.torch.tracing import (
+from layertap.runtimes.torch.graph import (
     INPUT,
     OUTPUT,
     Builder,
     Key,
     Names,
-    OpenCalls,
     TorchGraph,
-    base_name,
     promised,
-    recorded_name,
+    rows,
 )
+from layertap.runtimes.torch.listening import Listening, caller
+from layertap.runtimes.torch.tracing import input_leaves
 
 _TAIL = re.compile(r"(@\d+)?(:[^|&~()\"]*)?$")
 
@@ -50,8 +52,9 @@ def attach(module: Any, selector: Selector = None) -> Attached:
     """Listen to a live ``nn.Module`` while its user calls it; a context manager.
 
     It gives a mapping from tap names to NumPy arrays: detached copies of the values of the latest
-    call, made when they were produced. Gradients, training and generation go on as without it.
-    ``torch.compile`` is suspended meanwhile. Entering raises NoSuchTap when nothing can match.
+    call, made when they were produced, for each thread those of its own calls. Gradients, training
+    and generation go on as without it. ``torch.compile`` is suspended meanwhile. Entering raises
+    NoSuchTap when nothing can match.
     """
     if not isinstance(module, nn.Module):
         raise SourceError(
@@ -64,37 +67,31 @@ class Attached(Mapping[str, Array]):
     """The values of the latest call, by tap name; see :func:`attach`.
 
     A value stays until the module that it belongs to is called again, from outside or by a module
-    that was. Reading a tap that no call has produced yet raises RunError.
+    that was. What a checkpoint computes anew in a backward pass is no such call. Several threads
+    that call the module have values of their own; a thread that has called nothing sees those of
+    the only thread that has. Reading a tap that no call has produced yet raises RunError.
     """
 
     def __init__(self, module: nn.Module, selector: Selector) -> None:
         self._catalog = Catalog(module)
         self._compiled = is_compiled(module)
         self._arguments = Arguments(self._catalog.root)
-        self._names = Names(self._catalog, self._arguments.inputs)
-        self._graph = promised(self._catalog, self._arguments.inputs, self._names).graph
-        self._builder = Builder(self._catalog, self._names)
-        self._selector = _canonical(self._graph, selector)
-        self._wanted: Predicate = compile_selector(self._selector)
-        self._chosen: dict[Key, str | None] = {}
-        self._values: dict[Key, torch.Tensor] = {}
-        self._calls = [0] * len(self._catalog.slots)
-        self._inside: dict[int, frozenset[int]] = {}
-        self._depth = 0
-        self._samples = 1
-        self._open = OpenCalls(self._catalog)
+        names = Names(self._catalog, self._arguments.inputs)
+        self._names = names
+        self._graph = promised(self._catalog, self._arguments.inputs, names).graph
+        self._selector = canonical(self._graph, selector)
+        self._chosen = _Chosen(Builder(self._catalog, names), compile_selector(self._selector))
+        self._listening = Listening([slot.module for slot in self._catalog.slots])
+        self._callers: dict[int, _Caller] = {}
+        self.modules = {id(slot.module): slot.index for slot in self._catalog.slots}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         _check(self._graph, self._selector)
-        listeners = [
-            Listener(slot.module, partial(self._entered, slot), partial(self._left, slot))
-            for slot in self._catalog.slots
-        ]
-        with ExitStack() as stack:
+        with Deferred(), ExitStack() as stack:
             if self._compiled or "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(Interception(listeners, self._catalog.fused, public=True))
+            stack.enter_context(self._listening.attached(self))
             stack.enter_context(recording.listening(self._record, alone=False))
             self._stack = stack.pop_all()
         return self
@@ -105,95 +102,77 @@ class Attached(Mapping[str, Array]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.close()
+        with Deferred():
+            self._stack.close()
 
-    def _entered(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        if self._depth == 0 or not slot.name:
-            self._begin(slot, args, kwargs)
-        self._depth += 1
-        call = self._calls[slot.index]
-        self._calls[slot.index] += 1
-        if slot.name:
-            self._open.enter(slot.index, call)
-            for suffix, leaf in argument_leaves(args, kwargs):
-                wanted = f"{base_name(slot, call)}:{suffix}"
-                self._keep(Key(slot.index, call, suffix), wanted, "argument", slot, leaf)
-        else:
-            for name, value in self._arguments.named(args, kwargs).items():
-                for suffix, leaf in output_leaves(value):
-                    self._keep(Key(INPUT, 0, name + suffix), name + suffix, "input", slot, leaf)
-        return call
+    def enter(self, slot: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if internals.in_backward():
+            return None
+        who = caller()
+        if who not in self._callers:
+            self._callers[who] = _Caller(self._catalog, self._arguments, self._chosen)
+        heard = self._callers[who]
+        return heard, heard.enter(slot, args, kwargs)
 
-    def _left(self, slot: Slot, call: int, output: Any) -> None:
-        self._depth -= 1
-        self._open.leave(slot.index, call)
-        for suffix, leaf in output_leaves(output):
-            if slot.name:
-                key, wanted = Key(slot.index, call, suffix), base_name(slot, call) + suffix
-                self._keep(key, wanted, "activation", slot, leaf)
-            elif call == 0:
-                self._keep(Key(OUTPUT, 0, suffix), "output" + suffix, "output", slot, leaf)
+    def leave(self, token: Any, output: Any) -> None:
+        if token is not None:
+            token[0].leave(token[1], output)
 
-    def _begin(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A call from outside: what it is about to replace is forgotten."""
-        if slot.index not in self._inside:
-            below = set(slot.module.modules())
-            slots = self._catalog.slots
-            self._inside[slot.index] = frozenset(s.index for s in slots if s.module in below)
-        inside = self._inside[slot.index]
-        for index in inside:
-            self._calls[index] = 0
-        whole = not slot.name
-        for key in [k for k in self._values if k.slot in inside or (whole and k.slot < 0)]:
-            del self._values[key]
-        self._depth = 0
-        self._open.reset()
-        leaves = (leaf for _, leaf in argument_leaves(args, kwargs) if leaf.ndim)
-        self._samples = next((int(leaf.shape[0]) for leaf in leaves), 1)
+    def failed(self, token: Any) -> None:
+        if token is not None:
+            token[0].failed(token[1])
 
     def _record(self, name: str, value: Any) -> None:
-        if not self._depth:
-            return  # another model's, or nobody's
-        for key, leaf in self._open.recorded(name, value):
-            slot = self._catalog.slots[key.slot]
-            self._keep(key, recorded_name(slot, key), "activation", slot, leaf)
+        heard = self._callers.get(caller())
+        if heard is not None and heard.depth:  # else it is another model's, or nobody's
+            heard.record(name, value)
 
-    def _keep(self, key: Key, wanted: str, kind: Kind, slot: Slot, tensor: torch.Tensor) -> None:
-        if key not in self._chosen:
-            name = self._builder.add_tensor(key, wanted, kind, slot.op, tensor, self._samples)
-            self._chosen[key] = name if self._wanted(self._builder.taps[-1]) else None
-        if self._chosen[key] is not None:
-            self._values[key] = tensor.detach().clone()
+    @property
+    def _values(self) -> Mapping[Key, torch.Tensor]:
+        """Those of this thread; of the only other one, where this one has called nothing."""
+        own = self._callers.get(caller())
+        if own is None and len(self._callers) == 1:
+            (own,) = self._callers.values()
+        return {} if own is None else own.values
 
     def _find(self, name: str) -> Key | None:
         name = self._graph.canonical(name)
-        return next((key for key in self._values if self._chosen[key] == name), None)
+        return next((key for key in self._values if self._chosen.names[key] == name), None)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         tensors = dict(self._catalog.tensors())
-        weights = [tap for tap in self._graph.of_kind("weight") if self._wanted(tap)]
-        return {tap.name: tensors[self._names.key(tap.name).suffix] for tap in weights}
+        weights = [tap for tap in self._graph.of_kind("weight") if self._chosen.wanted(tap)]
+        found = {tap.name: tensors[self._names.key(tap.name).suffix] for tap in weights}
+        return {name: tensor for name, tensor in found.items() if not nn.parameter.is_lazy(tensor)}
 
     def __getitem__(self, name: str) -> Array:
         key = self._find(name)
         if key is not None:
-            return to_array(self._values[key])
+            return self._array(name, self._values[key])
         weights = self._weights()
         if self._graph.canonical(name) in weights:
-            return to_array(weights[self._graph.canonical(name)].detach().clone())
-        known = [*self._graph, *self._builder.taps]
+            return self._array(name, weights[self._graph.canonical(name)].detach().clone())
+        known = [*self._graph, *self._chosen.builder.taps]
         if not _could_match(Graph({tap.name: tap for tap in known}.values()), name):
             raise no_such_tap(self._graph, name)
         raise RunError(
             f"{name!r} has no value: it was not selected, or no call has produced it",
-            hint="call the module inside the with block, and not through compiled code",
+            hint="call the module inside the with block, and not through compiled code"
+            + (", and read in the thread that called it" if self._callers else ""),
         )
+
+    def _array(self, name: str, tensor: torch.Tensor) -> Array:
+        try:
+            # What is handed out is the receiver's: the next read is of what was captured.
+            return to_array(tensor).copy()
+        except Untappable as error:
+            raise Untappable(f"{name!r}: {error.message}", hint=error.hint) from error
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (self._find(name) is not None or name in self._weights())
 
     def __iter__(self) -> Iterator[str]:
-        names = (self._chosen[key] for key in self._values)
+        names = (self._chosen.names[key] for key in self._values)
         yield from (name for name in names if name is not None)
         yield from self._weights()
 
@@ -201,13 +180,91 @@ class Attached(Mapping[str, Array]):
         return len(self._values) + len(self._weights())
 
 
-def _canonical(graph: TorchGraph, selector: Selector) -> Selector:
-    """``selector`` with a module's further names replaced by its first."""
-    if isinstance(selector, str):
-        return graph.canonical(selector)
-    if not is_union(selector):
-        return selector
-    return [graph.canonical(part) if isinstance(part, str) else part for part in selector]
+class _Chosen:
+    """Which values are wanted, by what is known of them when they appear; ``names`` of those that
+    are, None for the others."""
+
+    def __init__(self, builder: Builder, wanted: Predicate) -> None:
+        self.builder, self.wanted = builder, wanted
+        self.names: dict[Key, str | None] = {}
+        self._lock = threading.Lock()
+
+    def name(self, value: Value, kind: Kind) -> str | None:
+        with self._lock:
+            if value.key not in self.names:
+                key, wanted, slot, tensor = value
+                tap = self.builder.add_tensor(
+                    key, wanted, kind, slot.op, tensor, rows(tensor, None, 1)
+                )
+                self.names[key] = tap.name if self.wanted(tap) and not tap.untappable else None
+        return self.names[value.key]
+
+
+class _Caller(Calls):
+    """The calls of one thread, and the values of the latest."""
+
+    def __init__(self, catalog: Catalog, arguments: Arguments, chosen: _Chosen) -> None:
+        super().__init__(catalog, {})
+        self.arguments, self.chosen = arguments, chosen
+        self.values: dict[Key, torch.Tensor] = {}
+        self.depth = 0
+        self._inside: dict[int, frozenset[int]] = {}
+
+    def enter(self, slot: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int]:
+        with self.lock:
+            if self.depth == 0 or not self.slots[slot].name:
+                self._begin(self.slots[slot])
+            self.depth += 1
+            if not self.slots[slot].name:
+                root = self.slots[slot]
+                for name, leaf in input_leaves(self.arguments.named(args, kwargs)):
+                    self._keep(Value(Key(INPUT, 0, name), name, root, leaf), "input")
+            return super().enter(slot, args, kwargs)
+
+    def leave(self, token: tuple[int, int], output: Any) -> None:
+        with self.lock:
+            self.depth -= 1
+            super().leave(token, output)
+
+    def failed(self, token: tuple[int, int]) -> None:
+        with self.lock:
+            self.depth -= 1
+            super().failed(token)
+
+    def _begin(self, slot: Slot) -> None:
+        """A call from outside: what it is about to replace is forgotten."""
+        if slot.index not in self._inside:
+            below = set(slot.module.modules())
+            self._inside[slot.index] = frozenset(s.index for s in self.slots if s.module in below)
+        inside = self._inside[slot.index]
+        for index in inside:
+            self.counts[index] = 0
+        whole = not slot.name
+        for key in [k for k in self.values if k.slot in inside or (whole and k.slot < 0)]:
+            del self.values[key]
+        self.depth = 0
+        self.open.reset()
+
+    def given(self, slot: Slot, call: int, values: list[Value]) -> None:
+        for value in values if slot.name else ():
+            self._keep(value, "argument")
+
+    def returned(self, slot: Slot, call: int, values: list[Value]) -> None:
+        for value in values:
+            if slot.name:
+                self._keep(value, "activation")
+            elif call == 0:
+                key, suffix = Key(OUTPUT, 0, value.key.suffix), value.key.suffix
+                self._keep(value._replace(key=key, wanted="output" + suffix), "output")
+
+    def recorded(self, value: Value) -> None:
+        self._keep(value, "activation")
+
+    def _keep(self, value: Value, kind: Kind) -> None:
+        if internals.is_transformed(value.tensor):
+            return
+        if self.chosen.name(value, kind) is not None:
+            self.values[value.key] = snapshot(value.tensor)
 
 
 def _check(graph: TorchGraph, selector: Selector) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import attrgetter
 
 import torch
 from torch import nn
@@ -52,17 +51,6 @@ def _has_forward(module: nn.Module) -> bool:
     return "forward" in module.__dict__ or not unimplemented
 
 
-is_training: Callable[[nn.Module], bool] = attrgetter("training")
-
-_INDIFFERENT = frozenset({
-    nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Linear, nn.Embedding,
-    nn.modules.linear.NonDynamicallyQuantizableLinear,
-    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid,
-    nn.Softmax, nn.LayerNorm, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
-})  # fmt: skip
-"""Types that do the same in training and out of it. Asking the others is what each pass does."""
-
-
 class Catalog:
     """The modules under ``root`` that can be called, in the order of ``named_modules``.
 
@@ -83,7 +71,6 @@ class Catalog:
                 self.aliases[name] = known
             elif _has_forward(module):
                 self.slots.append(Slot(len(self.slots), name, module))
-        self._moody = [slot for slot in self.slots if type(slot.module) not in _INDIFFERENT]
         for slot in self.slots:
             if isinstance(slot.module, nn.TransformerEncoderLayer):
                 self.fused.update(slot.module.modules())
@@ -91,10 +78,6 @@ class Catalog:
     def is_current(self) -> bool:
         """Whether the network still holds the modules that were found, under the same names."""
         return self._structure == list(_named(self.root, "", ()))
-
-    def moody(self, without: Container[int] = ()) -> list[nn.Module]:
-        """The modules that may go by whether they are in training, less some slots."""
-        return [slot.module for slot in self._moody if slot.index not in without]
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Parameters and buffers under their first names."""

@@ -1,152 +1,196 @@
-"""One prepared execution: run the network, read the taps, leave everything as it was.
-
-Which values need a copy is learned on the first batch, and again whenever a module was switched
-between training and evaluation. If a value that was not copied turns out to have been overwritten,
-because a batch took another branch, that batch is run again with the value copied too. Whether the
-input needs a copy is learned on the first batch of each form that is read with that knowledge.
-"""
+"""Reading one batch after another, once the graph is known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
+
+import torch
+from torch import nn
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed
 from layertap.core.graph import TapPoint
 from layertap.core.protocols import Emit
-from layertap.runtimes.torch.arrays import to_array
-from layertap.runtimes.torch.catalog import Catalog, is_training
-from layertap.runtimes.torch.feeding import Arguments, Call
-from layertap.runtimes.torch.intercept import Around
-from layertap.runtimes.torch.leaves import output_leaves
-from layertap.runtimes.torch.lending import Loan
-from layertap.runtimes.torch.recorder import Recorder
-from layertap.runtimes.torch.state import State
-from layertap.runtimes.torch.tracing import INPUT, Key, Traced
+from layertap.errors import RunError, Untappable
+from layertap.runtimes.torch import internals
+from layertap.runtimes.torch.arrays import snapshot, to_array
+from layertap.runtimes.torch.calls import OpenCalls
+from layertap.runtimes.torch.catalog import Catalog
+from layertap.runtimes.torch.feeding import Call
+from layertap.runtimes.torch.graph import INPUT, OUTPUT, Key
+from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
+from layertap.runtimes.torch.tracing import Traced, input_leaves
 
 
 class Network(Protocol):
     """What a pass needs to know of its session."""
 
     catalog: Catalog
-    arguments: Arguments
-    state: State
-    closed: bool
 
-    def run(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        around: Around,
-    ) -> None: ...
+    def bind(self, feed: Feed) -> tuple[Call, Mapping[str, Any]]: ...
 
-    def check_open(self) -> None: ...
+    def kept(self, feed: Feed) -> Mapping[Key, torch.Tensor] | None: ...
+
+    def forward(self, function: Callable[..., Any], call: Call, reader: Reader) -> None: ...
 
 
-_MOST_QUIET = 1000
-"""Forms of feeds that a pass remembers as changing nothing; further ones are looked after."""
+@dataclass
+class _WantedCalls:
+    """Which taps to read at one module: by call, then by suffix, their keys."""
+
+    given: dict[int, dict[str, Key]] = field(default_factory=dict)
+    returned: dict[int, dict[str, Key]] = field(default_factory=dict)
+
+
+class Reader:
+    """Hears the modules of which something is wanted, and copies that. What is done here for each
+    call is what a tap costs."""
+
+    def __init__(self, catalog: Catalog, keys: Sequence[Key], traced: Traced) -> None:
+        self.values: dict[Key, torch.Tensor] = {}
+        self._counts: dict[int, int] = {}
+        self._wanted: dict[int, _WantedCalls] = {}
+        self._recorded = {key for key in keys if key.is_recorded}
+        self._inputs = {key.suffix: key for key in keys if key.slot == INPUT}
+        self._outputs = {key.suffix: key for key in keys if key.slot == OUTPUT}
+        self._open = OpenCalls(catalog)
+        for key in keys:
+            if key.slot >= 0 and not key.is_recorded:
+                wanted = self._wanted.setdefault(key.slot, _WantedCalls())
+                calls = wanted.given if key.is_argument else wanted.returned
+                calls.setdefault(key.call, {})[key.suffix] = key
+        # A value that is recorded belongs to the innermost call: those that record are all heard.
+        for slot in traced.recording if self._recorded else ():
+            if catalog.slots[slot].name:
+                self._wanted.setdefault(slot, _WantedCalls())
+        self.modules = {id(catalog.slots[slot].module): slot for slot in self._wanted}
+
+    def begin(self, named: Mapping[str, Any]) -> None:
+        """A batch begins, with these arguments; the last one is forgotten."""
+        self.values = {}
+        self._counts.clear()
+        self._open.reset()
+        for name, leaf in input_leaves(named) if self._inputs else ():
+            self._keep(self._inputs, name, leaf)
+
+    def finished(self, output: Any) -> None:
+        """The network has returned ``output``, and is not put back yet."""
+        for suffix, leaf in output_leaves(output) if self._outputs else ():
+            self._keep(self._outputs, suffix, leaf)
+
+    def enter(self, slot: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int]:
+        call = self._counts.get(slot, 0)
+        self._counts[slot] = call + 1
+        if self._recorded:
+            self._open.enter(slot, call)
+        wanted = self._wanted[slot].given.get(call)
+        if wanted:
+            for suffix, leaf in argument_leaves(args, kwargs):
+                self._keep(wanted, suffix, leaf)
+        return slot, call
+
+    def leave(self, token: tuple[int, int], output: Any) -> None:
+        slot, call = token
+        if self._recorded:
+            self._open.leave(slot, call)
+        wanted = self._wanted[slot].returned.get(call)
+        if wanted is None:
+            return
+        if type(output) is torch.Tensor:
+            self._keep(wanted, "", output)
+        else:
+            for suffix, leaf in output_leaves(output):
+                self._keep(wanted, suffix, leaf)
+
+    def failed(self, token: tuple[int, int]) -> None:
+        if self._recorded:
+            self._open.leave(*token)
+
+    @property
+    def record(self) -> Callable[[str, Any], None] | None:
+        """What hears of recorded values, if any is wanted."""
+        return self._record if self._recorded else None
+
+    def _record(self, name: str, value: Any) -> None:
+        for key, leaf in self._open.recorded(name, value):
+            if key in self._recorded:
+                self.values[key] = snapshot(leaf)
+
+    def _keep(self, wanted: Mapping[str, Key], suffix: str, tensor: torch.Tensor) -> None:
+        key = wanted.get(suffix)
+        if key is not None and not internals.is_transformed(tensor):
+            self.values[key] = snapshot(tensor)
 
 
 class TapPass:
     """Runs one batch and emits ``taps`` in order; what did not occur in it is not emitted.
 
     Raises FeedError for a feed that does not fit ``forward``, RuntimeFailure when it fails, and
-    RunError when the network was closed.
+    RunError when the network was closed, or its modules are no longer those that were found.
     """
 
     def __init__(
-        self,
-        network: Network,
-        taps: Sequence[TapPoint],
-        keys: Sequence[Key],
-        traced: Traced,
+        self, network: Network, taps: Sequence[TapPoint], keys: Sequence[Key], traced: Traced
     ) -> None:
         self.network = network
         self.taps = taps
-        self.recorder = Recorder(network.catalog, taps, keys, traced)
-        self.static = traced.static
-        unheard = traced.later_than(keys) if self.recorder.stops else ()
-        self.moody = network.catalog.moody(unheard)
-        self.quiet: dict[object, Loan | None] = {}
-        """Forms of feeds that change nothing, and how to go without copies of those."""
-        self.loan: Loan | None = None
-        self.lends = self.static and not any(key.slot == INPUT for key in traced.overwritten)
-        self.input_taps = {k.suffix: n for n, k in enumerate(keys) if k.slot == INPUT}
-        self.learned: list[bool] | None = None
+        self.keys = keys
+        self.reader = Reader(network.catalog, keys, traced)
+        self.parts = _parts(network.catalog.root, keys, traced)
 
     def __call__(self, feed: Feed, emit: Emit) -> None:
-        if self.network.closed:
-            self.network.check_open()
-        moody, loan, arrays = self.moody, self.loan, None
-        if moody and [*map(is_training, moody)] != self.learned:
-            self.learned = None
-        if loan is not None and self.learned is not None:
-            lent = loan.arguments(feed)
-            arrays = None if lent is None else self._execute(*lent)
-        if arrays is None:
-            arrays = self._read(feed)
-        if self.input_taps:
-            arrays.update(self._inputs(feed))
-        for number, tap in enumerate(self.taps):
-            if number in arrays:
-                emit(tap, arrays.pop(number)[None])
+        values = self.network.kept(feed)
+        if values is None:
+            values = self.read(feed)
+        for tap, key in zip(self.taps, self.keys, strict=True):
+            if key in values:
+                emit(tap, self._array(tap, values[key])[None])
 
-    def _read(self, feed: Feed) -> dict[int, Array]:
-        """Read with no more care than feeds like this one need."""
-        arguments = self.network.arguments
-        if self.learned is None:
-            return self._learn(arguments.bind(feed))
-        call = arguments.again(feed) or arguments.bind(feed)
-        if call.form in self.quiet:
-            self.loan = self.quiet[call.form]
-            arrays = self._execute(call.args, call.kwargs)
-            if arrays is not None:
-                return arrays
-            call = arguments.bind(feed)
-        return self._settle(feed, call)
+    def read(self, feed: Feed) -> Mapping[Key, torch.Tensor]:
+        """Copies of the values that appeared, by key."""
+        call, named = self.network.bind(feed)
+        self.reader.begin(named)
+        self.network.forward(self._function(), call, self.reader)
+        values = self.reader.values
+        if len(values) < len(self.keys) and not self.network.catalog.is_current():
+            raise RunError(
+                "modules were added, removed or replaced since the model was opened",
+                hint="open it again",
+            )
+        return values
 
-    def _learn(self, call: Call) -> dict[int, Array]:
-        """Read with copies of everything, and find out what needs them."""
-        self.loan = self.learned = None
-        self.quiet.clear()
-        now = [*map(is_training, self.moody)]
-        self.recorder.copy_all()
-        with self.network.state.kept(learn=True):
-            arrays = self._execute(call.args, call.kwargs) or {}
-        self.learned = now
-        return arrays
+    def _function(self) -> Callable[..., Any]:
+        """What to call: the network, or its beginning where the rest is not needed."""
+        root = self.network.catalog.root
+        if self.parts and isinstance(root, nn.Sequential) and not internals.has_hooks(root):
+            return _beginning(root, self.parts)
+        return root
 
-    def _settle(self, feed: Feed, call: Call) -> dict[int, Array]:
-        """Read, again if need be, and bring the state back. Where control flow does not depend on
-        values, a pass that changed nothing tells that those like it need no such care."""
-        arguments = self.network.arguments
-        with self.network.state.kept() as saved:
-            while True:
-                named = arguments.named(call.args, call.kwargs)
-                loan = Loan(feed, named, call) if self.lends else None
-                arrays = self._execute(call.args, call.kwargs)
-                if arrays is not None:
-                    break
-                saved.restore()
-                call = arguments.bind(feed)
-            if self.static and len(self.quiet) < _MOST_QUIET and not saved.moved():
-                self.loan = self.quiet[call.form] = loan if loan and loan.untouched() else None
-        return arrays
+    def _array(self, tap: TapPoint, tensor: torch.Tensor) -> Array:
+        try:
+            return to_array(tensor)
+        except Untappable as error:
+            raise Untappable(f"{tap.name!r}: {error.message}", hint=error.hint) from error
 
-    def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, Array] | None:
-        function, around = self.recorder.begin()
-        self.network.run(function, args, kwargs, around)
-        return self.recorder.take()
 
-    def _inputs(self, feed: Feed) -> dict[int, Array]:
-        arguments = self.network.arguments
-        call = arguments.bind(feed)
-        leaves = (
-            (name + suffix, leaf)
-            for name, value in arguments.named(call.args, call.kwargs).items()
-            for suffix, leaf in output_leaves(value)
-        )
-        found = [(self.input_taps[name], leaf) for name, leaf in leaves if name in self.input_taps]
-        return {number: to_array(leaf) for number, leaf in found}
+def _parts(root: nn.Module, keys: Sequence[Key], traced: Traced) -> int:
+    """How many parts of ``root`` are needed for the values at ``keys``, if it is a sequence that
+    can be left there with nothing begun and not ended; else 0."""
+    if type(root) is not nn.Sequential or any(key.slot == OUTPUT for key in keys):
+        return 0
+    needed = max((traced.parts.get(key, len(root)) for key in keys), default=0)
+    return needed if needed < len(root) else 0
+
+
+def _beginning(sequence: nn.Sequential, parts: int) -> Callable[[Any], Any]:
+    """What a call of ``sequence`` does, as far as its first ``parts``."""
+
+    def forward(value: Any) -> Any:
+        for part in islice(sequence, parts):
+            value = part(value)
+        return value
+
+    return forward

@@ -2,84 +2,91 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
-from torch.utils._pytree import tree_map
 
 import layertap.runtimes.torch.source as sources
 from layertap import recording
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, InputSpec, count_samples
 from layertap.core.graph import TapPoint
+from layertap.core.interrupts import Deferred
 from layertap.core.plan import check_readable
-from layertap.core.protocols import Capabilities, Json, Pass
+from layertap.core.protocols import Capabilities, Json, Pass, Wanted
 from layertap.errors import FeedError, RunError, RuntimeFailure, SourceError, Untappable
+from layertap.runtimes.torch import internals
 from layertap.runtimes.torch.arrays import to_array
-from layertap.runtimes.torch.catalog import Catalog, is_compiled, is_training
-from layertap.runtimes.torch.feeding import (
-    Arguments,
-    is_square,
-    look,
-    with_one_more,
-)
-from layertap.runtimes.torch.intercept import Around, Interception
-from layertap.runtimes.torch.passes import TapPass
+from layertap.runtimes.torch.catalog import Catalog, is_compiled
+from layertap.runtimes.torch.feeding import Arguments, Call, look
+from layertap.runtimes.torch.following import Following, Place
+from layertap.runtimes.torch.further import settled
+from layertap.runtimes.torch.graph import Key, Names, TorchGraph, promised
+from layertap.runtimes.torch.listening import Listening
+from layertap.runtimes.torch.passes import Reader, TapPass
 from layertap.runtimes.torch.state import State
-from layertap.runtimes.torch.tracing import (
-    Key,
-    Names,
-    TorchGraph,
-    Traced,
-    Tracer,
-    confirmed,
-    promised,
-)
+from layertap.runtimes.torch.tracing import Traced, Tracer, input_leaves
 
-log = logging.getLogger(__name__)
-
-_FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
-"""PyTorch's own, which prints a traceback when a fake call fails."""
+_NEEDS_GRADIENTS = "does not require grad"
+"""What PyTorch says to a forward that differentiates, where gradients are off."""
 
 
-def open(source: Any, *, allow_code: bool = False, fast_path: bool = True) -> TorchSession:
+def open(
+    source: Any,
+    *,
+    allow_code: bool = False,
+    fast_path: bool = True,
+    random: str = "repeat",
+) -> TorchSession:
     """Open a live ``nn.Module``, or a ``.pt`` / ``.pth`` file that holds a pickled one.
 
     ``allow_code`` permits to load a pickle, which runs code. ``fast_path=False`` keeps PyTorch's
     fused transformer kernel from running, so that the modules inside an encoder layer are called
-    and can be read; values then differ from the fused ones by rounding.
+    and can be read; values then differ from the fused ones by rounding. ``random="advance"``: each
+    batch draws anew from the process's random generators, which move on as in plain calls (Monte
+    Carlo dropout); with ``"repeat"`` they are after each batch as they were before it.
 
-    The module runs in the mode it is in (train or eval) and under ``torch.no_grad``; its state,
-    and the random generators, are after each batch as they were before it. Raises SourceError or
-    CorruptModel.
+    The module runs in the mode it is in (train or eval) and without gradients, unless its own
+    forward differentiates; its parameters, buffers and modes are after each batch as they were
+    before it. Raises SourceError or CorruptModel.
     """
-    return TorchSession(sources.load(source, allow_code=allow_code), fast_path=fast_path)
+    if random not in ("repeat", "advance"):
+        raise SourceError(f"random={random!r} is not known", hint="it is 'repeat' or 'advance'")
+    module = sources.load(source, allow_code=allow_code)
+    return TorchSession(module, fast_path=fast_path, advance=random == "advance")
+
+
+class _First(NamedTuple):
+    """The batch that was traced, and what is kept of it."""
+
+    feed: Feed
+    values: Mapping[Key, torch.Tensor]
 
 
 class TorchSession:
     """One module. Reads it eagerly, also where it was given to ``torch.compile``."""
 
-    def __init__(self, source: sources.Source, *, fast_path: bool = True) -> None:
-        uninitialized = torch.nn.parameter.is_lazy
-        if any(map(uninitialized, source.module.parameters())):
+    def __init__(
+        self, source: sources.Source, *, fast_path: bool = True, advance: bool = False
+    ) -> None:
+        if any(map(torch.nn.parameter.is_lazy, source.module.parameters())):
             raise SourceError(
                 "the module has lazy parameters without a shape yet",
                 hint="call it once on an example, then open it",
             )
         self.catalog = Catalog(source.module)
         self.compiled = is_compiled(source.module)
-        self.fast_path = fast_path
-        self.special = self.compiled or not fast_path
+        self.fast_path, self.advance = fast_path, advance
+        self.gradients = False
         self.arguments = Arguments(self.catalog.root)
-        self.state = State(self.catalog.root)
+        self.listening = Listening([slot.module for slot in self.catalog.slots])
         self.names = Names(self.catalog, self.inputs)
-        self.traced = promised(self.catalog, self.inputs, self.names)
+        self.traced = Traced(promised(self.catalog, self.inputs, self.names))
+        self._state: State | None = None
         self._traced_for: object = None
+        self._first: _First | None = None
         self._facts = source.facts
         self.closed = False
 
@@ -88,8 +95,19 @@ class TorchSession:
         return self.traced.graph
 
     @property
+    def axes(self) -> Mapping[str, str]:
+        return self.traced.axes
+
+    @property
     def inputs(self) -> Sequence[InputSpec]:
         return self.arguments.inputs
+
+    @property
+    def state(self) -> State:
+        """What is put back after each batch; found anew where other tensors took their places."""
+        if self._state is None or not self._state.is_current():
+            self._state = State(self.catalog.root, advance=self.advance)
+        return self._state
 
     @property
     def capabilities(self) -> Capabilities:
@@ -102,45 +120,74 @@ class TorchSession:
 
     @property
     def provenance(self) -> Mapping[str, Json]:
-        return {
+        facts = {
             "runtime": "torch",
             "version": torch.__version__,
             "model": self._facts,
             "training": self.catalog.root.training,
             "fast_path": self.fast_path and torch.backends.mha.get_fastpath_enabled(),
             "threads": torch.get_num_threads(),
+            "random": "advance" if self.advance else "repeat",
+            "gradients": self.gradients,
+            "values": "copied when they are produced",
         }
+        replaced = internals.report()
+        return {**facts, "internals": dict(replaced)} if replaced else facts
 
-    def run(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        around: Around,
-    ) -> None:
-        """Call ``function``, the module or the beginning of it, as :meth:`_mode` says, through
-        ``around``. Raises RuntimeFailure."""
-        before = _is_grad_enabled()
+    def bind(self, feed: Feed) -> tuple[Call, Mapping[str, Any]]:
+        """The call that ``feed`` stands for, and its arguments by name. Raises FeedError."""
+        self.check_open()
+        call = self.arguments.bind(feed)
+        return call, self.arguments.named(call.args, call.kwargs)
+
+    def forward(self, function: Callable[..., Any], call: Call, reader: Reader) -> None:
+        """Call ``function``, the module or the beginning of it, while ``reader`` listens. Raises
+        RuntimeFailure."""
         try:
-            if self.special or self.state.frozen or (not before and _is_inference_mode_enabled()):
-                with self._mode():
-                    around(function, args, kwargs)
-            else:
-                _set_grad_enabled(False)  # torch.no_grad() does more, for which each pass would pay
-                around(function, args, kwargs)
+            self._run(function, call, reader)
+        except (RunError, Untappable):
+            raise
         except Exception as error:
             raise RuntimeFailure(
                 f"the forward pass failed: {type(error).__name__}: {error}",
                 hint="does the model run on this input without layertap?",
             ) from error
-        finally:
-            _set_grad_enabled(before)
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        call: Call,
+        ear: Reader | Tracer,
+        following: Following | None = None,
+    ) -> Any:
+        """One call, of which the module is left as it was found, whatever ends it. Returns what
+        ``ear`` makes of the output before that."""
+        with Deferred() as interrupts:
+            saved = self.state.save()
+            if following is not None:
+                following.before_write = saved.before_write
+            try:
+                with (
+                    self.listening.captured(ear),
+                    self._mode(),
+                    self._recorded(ear),
+                    interrupts.allowed(),
+                ):
+                    with following or nullcontext():
+                        output = function(*call.args, **call.kwargs)
+                    return ear.finished(output)
+            finally:
+                saved.restore()
+
+    def _recorded(self, ear: Reader | Tracer) -> Any:
+        return nullcontext() if ear.record is None else recording.listening(ear.record)
 
     @contextmanager
     def _mode(self) -> Iterator[None]:
         """How the module is run: without gradients, eagerly, and with tensors that count their
         versions unless the module's own do not."""
-        with torch.inference_mode(self.state.frozen), torch.no_grad(), ExitStack() as stack:
+        grad = torch.enable_grad if self.gradients else torch.no_grad
+        with torch.inference_mode(self.state.frozen), grad(), ExitStack() as stack:
             if self.compiled:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if not self.fast_path and torch.backends.mha.get_fastpath_enabled():
@@ -148,103 +195,81 @@ class TorchSession:
                 stack.callback(torch.backends.mha.set_fastpath_enabled, True)
             yield
 
-    @property
-    def axes(self) -> Mapping[str, str]:
-        return {}
-
-    def trace(self, feed: Feed, wanted: Any = None, /) -> TorchGraph:
-        """The graph for feeds like this one, from one call with fake tensors, which computes
-        nothing; from a real one where the module's control flow depends on values."""
+    def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> TorchGraph:
+        """The graph for feeds like this one, from one call, of which the values that are wanted
+        are kept for the pass that reads this feed."""
         self.check_open()
+        self._first = None
         if not self.catalog.is_current():
             raise RunError(
                 "modules were added, removed or replaced since the model was opened",
                 hint="open it again",
             )
-        like = look(feed), [*map(is_training, self.catalog.moody())], self._autocast()
-        if like != self._traced_for:
-            self.traced = self._confirmed(feed) or self._trace_real(feed)
-            self._traced_for = like
+        modes = [slot.module.training for slot in self.catalog.slots]
+        like = look(feed), modes, self._autocast(), self.gradients
+        if like != self._traced_for or self._is_doubtful(wanted):
+            self.traced = self._trace(feed, wanted)
+            self._traced_for = *like[:-1], self.gradients
         return self.traced.graph
+
+    def _is_doubtful(self, wanted: Wanted | None) -> bool:
+        """Whether something is wanted of which one more run may prove which axis counts samples."""
+        graph = self.traced.graph
+        return wanted is not None and any(wanted(graph[name]) for name in self.traced.doubtful)
 
     def _autocast(self) -> object:
         """What the user's own ``torch.autocast`` makes of operations, if it is on."""
-        kinds = {"cpu", "cpu" if self.state.device is None else self.state.device.type}
+        kinds = {"cpu", *(device.type for device in self.state.devices)}
         return {k: torch.get_autocast_dtype(k) for k in kinds if torch.is_autocast_enabled(k)}
 
-    def _confirmed(self, feed: Feed) -> Traced | None:
-        """A trace with fake tensors; a second one, of a larger batch, tells what counts samples
-        where an input has another axis as long as the batch."""
-        traced, samples = self._trace_fake(feed, self.names), count_samples(feed)
-        if traced is None or not is_square(feed, samples):
-            return traced
-        larger = self._trace_fake(with_one_more(feed, samples), Names(self.catalog, self.inputs))
-        return traced if larger is None else confirmed(traced, larger, samples)
+    def _trace(self, feed: Feed, wanted: Wanted | None) -> Traced:
+        samples = count_samples(feed)
+        traced = self._call_once(feed, wanted, samples)
+        doubtful = [n for n in traced.doubtful if wanted is None or wanted(traced.graph[n])]
+        if wanted is not None and doubtful:
+            traced = settled(self, traced, doubtful, feed, samples)
+        if wanted is not None:
+            self._first = _First(feed, traced.values)
+        return traced.without_values()
 
-    def _trace_fake(self, feed: Feed, names: Names) -> Traced | None:
-        fake = FakeTensorMode(allow_non_fake_inputs=True)
-        root = self.catalog.root
-        call = self.arguments.bind(feed)
+    def _call_once(self, feed: Feed, wanted: Wanted | None, samples: int) -> Traced:
+        call, named = self.bind(feed)
+        following = Following(samples, self.state.owned)
+        for _, leaf in input_leaves(named):
+            counts = leaf.ndim > 0 and leaf.shape[0] == samples
+            following.begin(leaf, Place(0) if counts else None)
+        tracer = Tracer(self.catalog, self.names, following, wanted)
+        tracer.inputs(named)
         try:
-            with _silent(_FAKE_LOG), self.state.kept(learn=True):
-                args, kwargs = tree_map(_faked(fake), (call.args, call.kwargs))
-                named = [
-                    *root.named_parameters(remove_duplicate=False),
-                    *root.named_buffers(remove_duplicate=False),
-                ]
-                tensors = {name: fake.from_tensor(tensor) for name, tensor in named}
-                return self._listen(feed, args, kwargs, names, fake, tensors)
-        except RunError:
+            traced: Traced = self._run(self.catalog.root, call, tracer, following)
+        except (RunError, Untappable):
             raise
         except Exception as error:
-            log.debug("tracing with fake tensors failed, running the module instead: %s", error)
-            return None
-
-    def _trace_real(self, feed: Feed) -> Traced:
-        call = self.arguments.bind(feed)
-        try:
-            with self.state.kept(learn=True):
-                return self._listen(feed, call.args, call.kwargs, self.names)
-        except RunError:
-            raise
-        except Exception as error:
+            if _NEEDS_GRADIENTS in str(error) and not self.gradients:
+                self.gradients = True
+                return self._call_once(feed, wanted, samples)
             raise FeedError(
-                f"the module does not take this input: {type(error).__name__}: {error}",
+                f"the model does not take this input: {type(error).__name__}: {error}",
                 hint=f"it takes {', '.join(spec.name for spec in self.inputs) or 'no inputs'}",
             ) from error
+        return traced
 
-    def _listen(
-        self,
-        feed: Feed,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        names: Names,
-        fake: AbstractContextManager[Any] | None = None,
-        tensors: Mapping[str, torch.Tensor] | None = None,
-    ) -> Traced:
-        root = self.catalog.root
-        static = fake is not None
-        tracer = Tracer(self.catalog, names, count_samples(feed), static=static)
-        with self._mode(), ExitStack() as stack:
-            if fake is not None:
-                stack.enter_context(fake)
-            tracer.inputs(self.arguments.named(args, kwargs))
-            listening = Interception(tracer.listeners(), self.catalog.fused)
-            with tracer.writes, listening, recording.listening(tracer.record):
-                if tensors is None:
-                    output = root(*args, **kwargs)
-                else:
-                    output = functional_call(root, dict(tensors), args, kwargs)
-            return tracer.outputs(output)
+    def kept(self, feed: Feed) -> Mapping[Key, torch.Tensor] | None:
+        """What was kept of ``feed`` when it was traced. It is handed out once."""
+        first, self._first = self._first, None
+        return first.values if first is not None and first.feed is feed else None
+
+    def release(self) -> None:
+        """Let go of what is kept."""
+        self._first = None
 
     def read(self, tap: TapPoint, /) -> Array:
         """A copy of the present value of a parameter or buffer."""
         self.check_open()
-        tensors = dict(self.catalog.tensors())
         if tap.kind != "weight" or tap.name not in self.traced.keys:
             raise RunError(f"{tap.name!r} is not a weight", hint="capture it instead")
         name = self.traced.keys[tap.name].suffix
-        return to_array(tensors[name].detach().clone())
+        return to_array(dict(self.catalog.tensors())[name].detach().clone())
 
     def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
         self.check_open()
@@ -278,22 +303,4 @@ class TorchSession:
     def close(self) -> None:
         """Let go of what was learned. The module is the caller's. Idempotent."""
         self.closed = True
-
-
-_is_grad_enabled: Callable[[], bool] = torch.is_grad_enabled
-_is_inference_mode_enabled: Callable[[], bool] = torch.is_inference_mode_enabled
-_set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
-
-
-@contextmanager
-def _silent(logger: logging.Logger) -> Iterator[None]:
-    """Keep a logger quiet about failures that are expected and reported in another way."""
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
-def _faked(fake: FakeTensorMode) -> Any:
-    return lambda leaf: fake.from_tensor(leaf) if isinstance(leaf, torch.Tensor) else leaf
+        self._first = None

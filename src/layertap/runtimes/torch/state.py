@@ -1,67 +1,24 @@
-"""What running a network changes in it, and how to undo that.
+"""What a forward pass may write to, and how that is put back.
 
-Reading a value must not move running statistics, random generators, counters or caches, so every
-pass starts from the state in which it found the network, and leaves it there.
+Reading a value must not move parameters, buffers, running statistics, modes or random generators:
+every batch starts from the state in which it found the module, and leaves it there, so that batches
+do not depend on one another. Python attributes, and whatever lies outside of the module, are as
+after any other call.
 """
 
 from __future__ import annotations
 
 import random
-import types
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from operator import attrgetter, is_
-from typing import Any, Self
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from layertap.errors import RuntimeFailure
-
-_ATOMS = (
-    str, bytes, int, float, complex, bool, type(None), type, torch.Tensor, np.ndarray, torch.dtype,
-    torch.device, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.MethodType,
-)  # fmt: skip
-
-_MOST_OBJECTS = 100_000
-_DEEPEST = 8
-"""How far below a module Python objects of the user's own are followed."""
-
-
-class Shadow:
-    """A tensor, its version and a copy of its values that is renewed only when it changed.
-
-    Some changes pass the version counter by (batch norm's of its running statistics, those through
-    ``.data``): a tensor in which one was seen is ``sly`` and is copied each time.
-    """
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor = tensor
-        self.sly = tensor.is_inference()
-        self.renew()
-
-    def renew(self) -> None:
-        self.version = -1 if self.sly else self.tensor._version
-        self.copy = self.tensor.detach().clone()
-
-    def prepare(self) -> None:
-        if self.sly or self.tensor._version != self.version:
-            self.renew()
-
-    def moved(self) -> bool:
-        return self.sly or self.tensor._version != self.version
-
-    def restore(self) -> None:
-        if self.moved():
-            if self.tensor.shape != self.copy.shape:
-                self.tensor.data = torch.empty_like(self.copy)
-            self.tensor.detach().copy_(self.copy)
-            self.version = -1 if self.sly else self.tensor._version
-
-    def learn(self) -> None:
-        """Find out whether the tensor was changed behind the back of its version counter."""
-        self.sly = self.sly or not (self.moved() or same_bits(self.tensor, self.copy))
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -69,250 +26,178 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     try:
-        if torch.equal(a, b):
+        if torch.equal(a, b) and not (a.is_floating_point() or a.is_complex()):
             return True
         flat = (tensor.detach().reshape(-1).view(torch.uint8) for tensor in (a, b))
-        return torch.equal(*flat)  # NaN equals no number, not even itself
+        return torch.equal(*flat)  # NaN equals no number, and -0 equals 0
     except (RuntimeError, NotImplementedError):
         return False
 
 
-class Contents:
-    """What a container or an object's ``__dict__`` held, by identity of the elements."""
-
-    def __init__(self, holder: Any) -> None:
-        self.holder = holder
-        self.held = self._items()
-
-    def _items(self) -> list[Any]:
-        if isinstance(self.holder, dict):
-            return [part for item in dict.items(self.holder) for part in item]
-        return list(self.holder)
-
-    def moved(self) -> bool:
-        now = self._items()
-        return len(now) != len(self.held) or any(
-            a is not b for a, b in zip(now, self.held, strict=True)
-        )
-
-    def restore(self) -> None:
-        if not self.moved():
-            return
-        holder = self.holder
-        holder.clear()
-        if isinstance(holder, dict):
-            dict.update(holder, zip(self.held[::2], self.held[1::2], strict=True))
-        elif isinstance(holder, set):
-            holder.update(self.held)
-        else:
-            holder.extend(self.held)
-
-
-def reachable(root: nn.Module) -> Iterator[Any]:
-    """Mutable containers, ``__dict__`` of objects and tensors that are reachable from ``root``."""
-    seen: set[int] = set()
-    todo: list[tuple[Any, int]] = [(root, 0)]
-    while todo and len(seen) < _MOST_OBJECTS:
-        value, depth = todo.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, torch.Tensor):
-            yield value
-        if isinstance(value, _ATOMS) or depth > _DEEPEST:
-            continue
-        depth = 0 if isinstance(value, nn.Module) else depth + 1
-        if isinstance(value, dict | list | set | deque):
-            yield value
-        if isinstance(value, dict):
-            todo.extend((item, depth) for item in list(dict.values(value)))
-        elif isinstance(value, list | set | deque | tuple):
-            todo.extend((item, depth) for item in value)
-        own = getattr(value, "__dict__", None)
-        if isinstance(own, dict):
-            todo.append((own, depth))
-
-
 class Generators:
-    """The random generators that a network may draw from, as they were.
+    """The random generators that a network may draw from, as they were."""
 
-    Python's and NumPy's are dear to save and seldom drawn from; ``python`` includes them.
-    """
-
-    def __init__(self, device: torch.device | None, *, python: bool) -> None:
-        self.device = device
+    def __init__(self, devices: Iterable[torch.device]) -> None:
         self.cpu = torch.get_rng_state()
-        self.cuda = None if device is None else torch.cuda.get_rng_state(device)
-        self.python = (random.getstate(), np.random.get_state(legacy=False)) if python else None
-
-    def python_moved(self) -> bool:
-        """Whether Python's or NumPy's generator was drawn from since."""
-        if self.python is None:
-            return False
-        drawn = random.getstate() != self.python[0]
-        return drawn or repr(np.random.get_state(legacy=False)) != repr(self.python[1])
-
-    def moved(self) -> bool:
-        """Whether any generator was drawn from since."""
-        drawn = not torch.equal(torch.get_rng_state(), self.cpu)
-        if self.cuda is not None and self.device is not None:
-            drawn = drawn or not torch.equal(torch.cuda.get_rng_state(self.device), self.cuda)
-        return drawn or self.python_moved()
+        self.cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
+        self.python = random.getstate()
+        self.numpy = np.random.get_state()
 
     def restore(self) -> None:
         torch.set_rng_state(self.cpu)
-        if self.cuda is not None and self.device is not None:
-            torch.cuda.set_rng_state(self.cuda, self.device)
-        if self.python is not None:
-            random.setstate(self.python[0])
-            np.random.set_state(self.python[1])
+        for device, state in self.cuda:
+            torch.cuda.set_rng_state(state, device)
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
 
 
-class Saved:
-    """The state at the beginning of a pass, which leaving this context brings back."""
+class Cell:
+    """One tensor of a module: who holds it under which name."""
 
-    def __init__(self, state: State, holders: Iterable[Any], *, learn: bool) -> None:
-        self.state = state
-        self.learn = learn
-        self.contents = [Contents(holder) for holder in holders]
-        self.generators = Generators(state.device, python=learn or state.python)
-        self.versions = _versions(state.counted) if learn else 0
-        state.renew()
+    __slots__ = ("key", "owner", "tensor")
 
-    def __enter__(self) -> Self:
-        return self
+    def __init__(self, owner: dict[str, Any], key: str, tensor: torch.Tensor) -> None:
+        self.owner, self.key, self.tensor = owner, key, tensor
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        changed = self.learn and _versions(self.state.counted) != self.versions
-        if self.learn:
-            self.state.learn(self)
-        self.restore()
-        if changed and kind is None:
-            raise RuntimeFailure(
-                "the forward pass changes one of its parameters in place",
-                hint="watch such a model in a loop of your own, with layertap.attach",
-            )
-
-    def moved(self) -> bool:
-        """Whether anything changed since, or may have."""
-        return (
-            self.generators.moved()
-            or any(contents.moved() for contents in self.contents)
-            or self.state.moved()
-        )
-
-    def restore(self) -> None:
-        """Bring back everything that was saved; may be done more than once."""
-        self.generators.restore()
-        for contents in self.contents:
-            contents.restore()
-        self.state.restore()
+    def put_back(self) -> None:
+        """The very tensor that was there."""
+        if self.owner.get(self.key) is not self.tensor:
+            self.owner[self.key] = self.tensor
 
 
 _version: Callable[[torch.Tensor], int] = attrgetter("_version")
 
 
-def _versions(tensors: Iterable[torch.Tensor]) -> int:
-    """Versions only grow, so their sum tells whether any did."""
-    return sum(map(_version, tensors))
-
-
 class State:
-    """The state of ``root`` outside of its parameters.
+    """What of ``root`` is put back after each batch.
 
-    Parameters are not copied, for their size; learning that a forward pass changes one is an error.
-    What is done here is done once per pass, for many tensors: hence the sums and maps.
+    Buffers are copied before each. Parameters are not, for their size, but for those to which some
+    batch was seen to write: the first batch is looked at operation by operation, and copied before
+    the first write; the versions of all are compared after each later one.
 
-    ``frozen`` tells that there are tensors made in inference mode, which do not count versions and
-    can be written to in that mode only.
+    ``frozen`` tells that there are tensors made in inference mode, which can be written to in that
+    mode only. ``advance``: random generators move on, as in plain calls.
     """
 
-    def __init__(self, root: nn.Module) -> None:
-        self.root = root
-        self.holders: list[Any] = []
-        self.python = False
-        self._index()
+    def __init__(self, root: nn.Module, *, advance: bool = False) -> None:
+        self.root, self.advance = root, advance
+        self.modules = list(root.modules())
+        self.parameters = list(_cells(self.modules, "_parameters"))
+        self.buffers = list(_cells(self.modules, "_buffers"))
+        tensors = [cell.tensor for cell in (*self.parameters, *self.buffers)]
+        self.frozen = any(tensor.is_inference() for tensor in tensors)
+        self.devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+        self.counted = [c.tensor for c in self.parameters if not c.tensor.is_inference()]
+        self.owned = tensors
+        self.written: set[int] = set()
+        self._by_memory: dict[int, list[Cell]] = {}
+        for cell in self.parameters:
+            self._by_memory.setdefault(_memory(cell.tensor), []).append(cell)
 
-    def _index(self) -> list[Any]:
-        """Look at everything reachable; returns the mutable containers."""
-        parameters = list(self.root.parameters())
-        cuda = (parameter.device for parameter in parameters if parameter.is_cuda)
-        self.device = next(cuda, None)
-        self.counted = [p for p in parameters if not p.is_inference()]
-        cells = [
-            (module._buffers, key, tensor)
-            for module in self.root.modules()
-            if not isinstance(module, torch.jit.ScriptModule)
-            for key, tensor in module._buffers.items()
-        ]
-        self.owners = [owner for owner, _, _ in cells]
-        self.keys = [key for _, key, _ in cells]
-        self.buffers = [tensor for _, _, tensor in cells]
-        self.shadows: list[Shadow] = []
-        holders = []
-        for value in reachable(self.root):
-            if not isinstance(value, torch.Tensor):
-                holders.append(value)
-            elif not isinstance(value, nn.Parameter) and not value.is_meta:
-                self.shadows.append(Shadow(value))
-        self.frozen = len(self.counted) < len(parameters) or any(s.sly for s in self.shadows)
-        self._split()
-        return holders
+    def is_current(self) -> bool:
+        """Whether the module still holds the very tensors that were found."""
+        return all(c.owner.get(c.key) is c.tensor for c in (*self.parameters, *self.buffers))
 
-    def _split(self) -> None:
-        """Shadows that must be looked at one by one, and those that a sum of versions covers."""
-        self.sly = [shadow for shadow in self.shadows if shadow.sly]
-        self.plain = [shadow for shadow in self.shadows if not shadow.sly]
-        self.tensors = [shadow.tensor for shadow in self.plain]
-        self.total = sum(shadow.version for shadow in self.plain)
+    def save(self) -> Saved:
+        """The state before a batch."""
+        return Saved(self)
 
-    def _in_place(self) -> bool:
-        return all(map(is_, map(dict.get, self.owners, self.keys), self.buffers))
+    def cells_at(self, tensor: torch.Tensor) -> list[Cell]:
+        """The parameters that share the memory of ``tensor``."""
+        return self._by_memory.get(_memory(tensor), []) if _memory(tensor) else []
 
-    def renew(self) -> None:
-        """Bring the shadows up to date with what the user did since."""
-        if not self.shadows:
-            return
-        for shadow in self.sly:
-            shadow.renew()
-        if _versions(self.tensors) != self.total:
-            for shadow in self.plain:
-                shadow.prepare()
-            self.total = _versions(self.tensors)
 
-    def moved(self) -> bool:
-        """Whether a buffer or other tensor changed since, or may have."""
-        return bool(self.sly or not self._in_place() or _versions(self.tensors) != self.total)
+class Saved:
+    """The state as it was before a batch. :meth:`restore` brings it back."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.training = [module.training for module in state.modules]
+        written = (cell for cell in state.parameters if id(cell.tensor) in state.written)
+        self.copies = [(cell, _copy(cell.tensor)) for cell in (*state.buffers, *written)]
+        self.versions = [*map(_version, state.counted)]
+        self.generators = None if state.advance else Generators(state.devices)
+
+    def before_write(self, tensor: torch.Tensor) -> None:
+        """An operation is about to write to ``tensor``."""
+        for cell in self.state.cells_at(tensor):
+            if id(cell.tensor) not in self.state.written:
+                self.state.written.add(id(cell.tensor))
+                self.copies.append((cell, _copy(cell.tensor)))
 
     def restore(self) -> None:
-        """Bring buffers and other tensors back to their shadows."""
-        if not self._in_place():
-            for owner, key, tensor in zip(self.owners, self.keys, self.buffers, strict=True):
-                owner[key] = tensor
-        if not self.shadows:
-            return
-        for shadow in self.sly:
-            shadow.restore()
-        if _versions(self.tensors) != self.total:
-            for shadow in self.plain:
-                shadow.restore()
-            self.total = _versions(self.tensors)
+        """Bring everything back. Raises RuntimeFailure for a parameter that was written to and had
+        never been before, so that there is no copy."""
+        state = self.state
+        lost = self._unforeseen()
+        if self.generators is not None:
+            self.generators.restore()
+        for module, training in zip(state.modules, self.training, strict=True):
+            if module.training != training:
+                module.training = training
+        for cell in (*state.parameters, *state.buffers):
+            cell.put_back()
+        with torch.inference_mode(state.frozen), torch.no_grad():
+            for cell, copy in self.copies:
+                _restore(cell.tensor, copy)
+        if lost:
+            raise RuntimeFailure(
+                "the forward pass wrote to a parameter as no batch before it did, and its former "
+                "values are gone",
+                hint="let the first batch be one in which this happens: every later write is put "
+                "back then",
+            )
 
-    def kept(self, *, learn: bool = False) -> Saved:
-        """A context on leaving which everything is undone that happened to the state inside.
+    def _unforeseen(self) -> bool:
+        """Whether a parameter was written to that is not among the copies."""
+        counted = self.state.counted
+        now = [*map(_version, counted)]
+        if now == self.versions:
+            return False
+        kept = {id(cell.tensor) for cell, _ in self.copies}
+        moved = {
+            id(tensor)
+            for tensor, before, after in zip(counted, self.versions, now, strict=True)
+            if before != after
+        }
+        self.state.written |= moved
+        return not moved <= kept
 
-        With ``learn`` everything reachable is looked at, and what changed is remembered; without,
-        that and whatever has a version counter. Learning raises RuntimeFailure when a parameter
-        changed. It is also done where the user put other buffers in place of those known.
-        """
-        if learn or not self._in_place():
-            return Saved(self, self._index(), learn=True)
-        return Saved(self, self.holders, learn=False)
 
-    def learn(self, saved: Saved) -> None:
-        """Remember what has changed since ``saved``."""
-        self.python = self.python or saved.generators.python_moved()
-        self.holders = [contents.holder for contents in saved.contents if contents.moved()]
-        for shadow in self.shadows:
-            shadow.learn()
-        self._split()
+Copy = tuple[torch.Tensor, int]
+"""A copy of a tensor, and the tensor's version then; -1 where versions are not counted."""
+
+
+def _copy(tensor: torch.Tensor) -> Copy:
+    return tensor.detach().clone(), -1 if tensor.is_inference() else tensor._version
+
+
+def _restore(tensor: torch.Tensor, copy: Copy) -> None:
+    """Write ``copy`` back where the values are others. Some writes pass the version by: batch
+    norm's of its running statistics, those through ``.data`` or NumPy."""
+    values, version = copy
+    same_version = version == -1 or tensor._version == version
+    if same_version and tensor.shape == values.shape and torch.equal(tensor, values):
+        return
+    if same_bits(tensor, values):
+        return
+    if tensor.shape != values.shape:
+        tensor.data = torch.empty_like(values)
+    tensor.detach().copy_(values)
+
+
+def _cells(modules: Iterable[nn.Module], kind: str) -> Iterator[Cell]:
+    """The tensors that modules hold, of a kind; what runs in TorchScript keeps its own."""
+    for module in modules:
+        held: dict[str, Any] = module.__dict__.get(kind) or {}
+        for key, tensor in held.items():
+            if tensor is not None and not is_lazy(tensor) and not tensor.is_meta:
+                yield Cell(held, key, tensor)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """The identity of a tensor's memory while that lives; 0 where it has none of its own."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return 0

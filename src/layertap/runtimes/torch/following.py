@@ -1,0 +1,349 @@
+"""Following the samples through the operations of one real forward pass.
+
+For each tensor it is known where its samples lie: along which axis, and whether sizes of other axes
+are merged into that one. Elementwise operations and views tell by themselves. Of every other
+operation one sample is computed alone: if the result is the slice of the whole result along one
+axis, that axis counts samples. What cannot be told is unknown, and so is all that is made of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
+
+log = logging.getLogger(__name__)
+
+aten = torch.ops.aten
+
+
+class Place(NamedTuple):
+    """Where samples lie: on ``axis``, whose length is ``outer * samples * inner``."""
+
+    axis: int
+    outer: int = 1
+    inner: int = 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether the axis counts samples and nothing else."""
+        return self.outer == self.inner == 1
+
+
+UNKNOWN = Place(-1)
+_UNSEEN = Place(-2)
+
+_ELEMENTWISE = {
+    aten.copy_, aten._to_copy, aten.clone, aten.detach, aten.alias, aten.lift_fresh, aten.lift,
+    aten.masked_fill, aten.masked_fill_, aten.fill_, aten.zero_, aten.bernoulli_, aten.normal_,
+    aten.uniform_, aten.exponential_, aten.random_, aten.native_dropout, aten._softmax, aten.expand,
+    aten._log_softmax, aten.dropout, aten.dropout_, aten.contiguous, aten.to, aten.softmax,
+}  # fmt: skip
+"""Operations that keep each element in its place and are not marked as such."""
+
+_VIEWS = {aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.view_copy}
+_BATCH_NORMS = {
+    aten.native_batch_norm, aten._native_batch_norm_legit, aten.batch_norm, aten.cudnn_batch_norm,
+    aten._native_batch_norm_legit_no_training, aten._native_batch_norm_legit_functional,
+    aten._batch_norm_with_update, aten._batch_norm_no_update,
+}  # fmt: skip
+"""They mix the samples in training and keep them apart all the same."""
+
+
+class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, follows ``samples`` samples through all operations of this thread.
+
+    ``owned`` are tensors of the module, which hold no samples. ``before_write`` may be set: it
+    gets every tensor that an operation is about to write to.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        owned: Sequence[torch.Tensor],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.samples = samples
+        self.before_write: Callable[[torch.Tensor], None] = lambda _: None
+        self._owned = {_storage(tensor) for tensor in owned} - {0}
+        self._places: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._writes: dict[int, list[np.ndarray[Any, Any]]] = {}
+
+    def begin(self, tensor: torch.Tensor, place: Place | None) -> None:
+        """The samples of ``tensor``, an input, lie at ``place``."""
+        self._places[tensor] = place
+
+    def place(self, tensor: torch.Tensor) -> Place | None:
+        """Where the samples of ``tensor`` lie; None where it has none, or holds them mixed."""
+        known: Place | None = self._places.get(tensor, _UNSEEN)  # type: ignore[no-untyped-call]
+        if known is None:
+            return UNKNOWN if self._is_written(tensor) else None
+        if known is not _UNSEEN:
+            return known
+        # Of elsewhere: the module's own, or made by what is no operation, of samples perhaps.
+        if _storage(tensor) in self._owned or tensor.numel() % self.samples or self.samples == 1:
+            return None
+        return UNKNOWN
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        written = _written(func, args, named)
+        for tensor in written:
+            self.before_write(tensor)
+        if func.overloadpacket in _BATCH_NORMS:
+            written = []  # running statistics are of no sample
+        try:
+            operation = _Operation(self, func, args, named, written)
+        except Exception as error:
+            log.debug("%s is not followed: %s", func, error)
+            operation = None
+        output = func(*args, **named)
+        self._settle(operation, written, output)
+        return output
+
+    def _settle(
+        self, operation: _Operation | None, written: Sequence[torch.Tensor], output: Any
+    ) -> None:
+        outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+        try:
+            if operation is None:
+                raise ValueError("its arguments are not known")
+            places = operation.places(outputs)
+        except Exception as error:
+            log.debug("an operation is not followed: %s", error)
+            places = [UNKNOWN] * len(outputs)
+        for tensor in written:
+            if not any(tensor is result for result in outputs):
+                self._write(tensor, UNKNOWN)
+        for tensor, place in zip(outputs, places, strict=True):
+            if any(tensor is target for target in written):
+                self._write(tensor, place)
+            else:
+                self._places[tensor] = place
+
+    def _write(self, tensor: torch.Tensor, place: Place | None) -> None:
+        """What shares memory with a tensor that gets samples holds some, too."""
+        if place != self.place(tensor):
+            self._writes.setdefault(_storage(tensor), []).append(_extent(tensor))
+        self._places[tensor] = place
+
+    def _is_written(self, tensor: torch.Tensor) -> bool:
+        """Whether samples were written to the memory of ``tensor`` by another name."""
+        writes = self._writes.get(_storage(tensor), ())
+        return any(np.shares_memory(_extent(tensor), write, max_work=1000) for write in writes)
+
+
+class _Operation:
+    """One operation, before it is carried out: what it would give for one sample alone."""
+
+    def __init__(
+        self,
+        following: Following,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        written: Sequence[torch.Tensor],
+    ) -> None:
+        self.samples = following.samples
+        self.func, self.args, self.kwargs = func, args, kwargs
+        self.packet = func.overloadpacket
+        self.written = written
+        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        places = ((leaf, following.place(leaf)) for leaf in leaves)
+        self.known = [(leaf, place) for leaf, place in places if place is not None]
+        self.alone: list[Any] | None = None
+        unknown = any(place == UNKNOWN for _, place in self.known)
+        # Whatever is not PyTorch's own may do more than compute.
+        may_repeat = func.namespace == "aten" and not written
+        if self.known and not unknown and may_repeat and not self._tells():
+            self.alone = self._one_alone()
+
+    def _tells(self) -> bool:
+        """Whether the operation tells by itself where samples end up."""
+        return self._is_elementwise() or self.packet in (
+            *_VIEWS, *_BATCH_NORMS, aten.cat, aten.stack
+        ) or _is_made_new(self.packet)  # fmt: skip
+
+    def _is_elementwise(self) -> bool:
+        return torch.Tag.pointwise in self.func.tags or self.packet in _ELEMENTWISE
+
+    def places(self, outputs: Sequence[torch.Tensor]) -> list[Place | None]:
+        """Where the samples of ``outputs`` lie."""
+        if not self.known or _is_made_new(self.packet):
+            return [None] * len(outputs)
+        if any(place == UNKNOWN for _, place in self.known):
+            return [UNKNOWN] * len(outputs)
+        if self._is_elementwise():
+            return [self._broadcast(output) for output in outputs]
+        if self.packet in _VIEWS:
+            return [self._viewed(output) for output in outputs]
+        if self.packet in (aten.cat, aten.stack):
+            return [self._joined(output) for output in outputs]
+        if self.packet in _BATCH_NORMS:
+            ((_, place),) = self.known
+            return [place, *[None] * (len(outputs) - 1)]
+        if self.alone is None:
+            return [UNKNOWN] * len(outputs)
+        return [self._found(*pair) for pair in zip(outputs, self.alone, strict=True)]
+
+    def _broadcast(self, output: torch.Tensor) -> Place | None:
+        """Axes are counted from the last where shapes differ."""
+        places = {
+            place._replace(axis=place.axis + output.ndim - tensor.ndim)
+            for tensor, place in self.known
+        }
+        place = places.pop()
+        fits = 0 <= place.axis < output.ndim and output.shape[place.axis] == self._length(place)
+        return place if fits and not places else UNKNOWN
+
+    def _length(self, place: Place) -> int:
+        return place.outer * self.samples * place.inner
+
+    def _viewed(self, output: torch.Tensor) -> Place | None:
+        """The samples are a digit of the number of an element in row-major order."""
+        (tensor, place), *others = self.known
+        if others:
+            return UNKNOWN
+        inner = place.inner * math.prod(tensor.shape[place.axis + 1 :])
+        found = []
+        for axis, size in enumerate(output.shape):
+            step = math.prod(output.shape[axis + 1 :])
+            if size and inner % step == 0 and (step * size) % (inner * self.samples) == 0:
+                merged = step * size // (inner * self.samples)
+                found.append(Place(axis, merged, inner // step))
+        found.sort(key=lambda each: (not each.alone, abs(each.axis - place.axis)))
+        return found[0] if found else UNKNOWN
+
+    def _joined(self, output: torch.Tensor) -> Place | None:
+        places = {place for _, place in self.known}
+        place, *others = places
+        dim = self.args[1] if len(self.args) > 1 else self.kwargs.get("dim", 0)
+        dim %= output.ndim
+        if others or (dim == place.axis and self.packet is aten.cat):
+            return UNKNOWN
+        if self.packet is aten.stack and dim <= place.axis:
+            return place._replace(axis=place.axis + 1)
+        return place
+
+    def _one_alone(self) -> list[Any] | None:
+        """What the operation gives for the last sample, or, where there is but one, for that one
+        twice."""
+        seeded = torch.Tag.nondeterministic_seeded in self.func.tags
+        state = torch.get_rng_state() if seeded else None
+        try:
+            places = {id(tensor): place for tensor, place in self.known}
+            args, kwargs = tree_map(
+                lambda leaf: self._taken(leaf, places.get(id(leaf))),
+                (tuple(self.args), self.kwargs),
+            )
+            return [
+                leaf
+                for leaf in tree_leaves(self.func(*args, **kwargs))
+                if isinstance(leaf, torch.Tensor)
+            ]
+        except Exception as error:
+            log.debug("%s takes no single sample: %s", self.func, error)
+            return None
+        finally:
+            if state is not None:
+                torch.set_rng_state(state)
+
+    @property
+    def _chosen(self) -> list[int]:
+        return [self.samples - 1] if self.samples > 1 else [0, 0]
+
+    def _taken(self, tensor: Any, place: Place | None) -> Any:
+        """The chosen samples of a tensor that has some."""
+        if place is None or not isinstance(tensor, torch.Tensor):
+            return tensor
+        index = torch.tensor(self._chosen, device=tensor.device)
+        if place.alone:
+            return tensor.index_select(place.axis, index)
+        sizes = place.outer, self.samples, place.inner
+        parts = tensor.unflatten(place.axis, sizes).index_select(place.axis + 1, index)
+        return parts.flatten(place.axis, place.axis + 2)
+
+    def _found(self, whole: torch.Tensor, alone: torch.Tensor) -> Place | None:
+        """The axis along which ``alone`` is the chosen samples of ``whole``."""
+        if whole.shape == alone.shape:
+            return None if self.samples > 1 or len({p for _, p in self.known}) != 1 else UNKNOWN
+        if whole.ndim != alone.ndim:
+            return UNKNOWN
+        sizes = enumerate(zip(whole.shape, alone.shape, strict=True))
+        moved = [axis for axis, (a, b) in sizes if a != b]
+        for _, place in self.known:
+            candidate = place._replace(axis=moved[0])
+            length = whole.shape[candidate.axis]
+            if len(moved) > 1 or length != self._length(candidate):
+                continue
+            if _equal(self._taken(whole, candidate), alone):
+                return candidate
+        return UNKNOWN
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors are equal but for rounding."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if torch.equal(a, b):
+        return True
+    if not (a.is_floating_point() or a.is_complex()):
+        return False
+    near = 1000 * torch.finfo(a.dtype).eps
+    scale = torch.nan_to_num(a.abs(), posinf=0.0).max()
+    return bool(torch.allclose(a, b, rtol=0, atol=near * float(scale), equal_nan=True))
+
+
+def _is_made_new(packet: Any) -> bool:
+    """Whether the operation takes of a tensor no more than its shape and type."""
+    name = packet.__name__
+    return bool(name.endswith("_like") or name.startswith("new_"))
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The tensors that an operation writes to, as its schema says."""
+    written = []
+    for i, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[i] if i < len(args) else kwargs.get(argument.name)
+            written += [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+    return written
+
+
+class _Memory:
+    """The elements of a tensor, for NumPy, which only looks at where they lie."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        size = tensor.element_size()
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (tensor.data_ptr(), True),
+            "shape": tuple(tensor.shape),
+            "strides": tuple(size * stride for stride in tensor.stride()),
+            "typestr": f"|V{size}",
+        }
+
+
+def _extent(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    return np.asarray(_Memory(tensor))
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """The identity of a tensor's memory while that lives; 0 where it has none of its own."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return 0

@@ -1,0 +1,62 @@
+"""One further run of a changed batch, where only that can tell which axis counts samples."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_map
+
+from layertap.core.axes import Evidence, changed_order, reordered
+from layertap.core.dtypes import Array
+from layertap.core.feeds import Feed
+from layertap.errors import LayertapError
+from layertap.runtimes.torch.arrays import to_array
+from layertap.runtimes.torch.passes import Network, TapPass
+from layertap.runtimes.torch.tracing import Traced
+
+log = logging.getLogger(__name__)
+
+_WAYS: tuple[tuple[bool, Evidence], ...] = (
+    (True, "a further run, of another size"),
+    (False, "a further run, in another order"),
+)
+"""The samples in another order, the last one twice if the network takes batches of another size."""
+
+
+def settled(
+    network: Network, traced: Traced, doubtful: Sequence[str], feed: Feed, samples: int
+) -> Traced:
+    """``traced``, which holds what ``feed`` gave, knowing of ``doubtful`` taps which axis counts
+    samples, if any does."""
+    names = [name for name in doubtful if traced.keys[name] in traced.values]
+    keys = [traced.keys[name] for name in names]
+    again = TapPass(network, [traced.graph[name] for name in names], keys, traced)
+    for longer, how in _WAYS:
+        order = changed_order(samples, longer=longer)
+        try:
+            values = again.read(changed(feed, samples, order))
+        except LayertapError as error:
+            log.debug("the network takes no such batch: %s", error)
+            continue
+        found = {
+            name: reordered(to_array(traced.values[key]), to_array(values[key]), order)
+            if key in values
+            else None
+            for name, key in zip(names, keys, strict=True)
+        }
+        return traced.settled(found, how)
+    return traced
+
+
+def changed(feed: Feed, samples: int, order: Array) -> Feed:
+    """The feed of the samples ``order`` of ``feed``."""
+
+    def taken(leaf: object) -> object:
+        counts = isinstance(leaf, np.ndarray | torch.Tensor) and leaf.shape[:1] == (samples,)
+        return leaf[order] if counts else leaf  # type: ignore[index]
+
+    changed_feed: Feed = tree_map(taken, dict(feed))
+    return changed_feed
