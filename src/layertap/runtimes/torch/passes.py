@@ -70,11 +70,16 @@ class Reader:
 
     def begin(self, named: Mapping[str, Any]) -> None:
         """A batch begins, with these arguments; the last one is forgotten."""
-        self.values = {}
+        self.values.clear()
         self._counts.clear()
         self._open.reset()
         for name, leaf in input_leaves(named) if self._inputs else ():
             self._keep(self._inputs, name, leaf)
+
+    def taken(self) -> dict[Key, torch.Tensor]:
+        """What the batch gave; it is nobody else's from now on."""
+        values, self.values = self.values, {}
+        return values
 
     def finished(self, output: Any) -> None:
         """The network has returned ``output``, and is not put back yet."""
@@ -153,8 +158,10 @@ class TapPass:
         """Copies of the values that appeared, by key."""
         call, named = self.network.bind(feed)
         self.reader.begin(named)
-        self.network.forward(self._function(), call, self.reader)
-        values = self.reader.values
+        try:
+            self.network.forward(self._function(), call, self.reader)
+        finally:
+            values = self.reader.taken()
         if len(values) < len(self.keys) and not self.network.catalog.is_current():
             raise RunError(
                 "modules were added, removed or replaced since the model was opened",
