@@ -21,6 +21,7 @@ from layertap.tflite.edit import with_outputs
 from layertap.tflite.layout import layout_of
 from layertap.tflite.model import TfliteModel
 from layertap.tflite.schema import OPERATORS
+from layertap.tflite.shapes import check_open_shapes
 from layertap.tflite.state import state_of
 
 _MOST = 1 << 31
@@ -68,6 +69,7 @@ class TflmSession(TfliteSession):
         super().__init__(source, keep_state=keep_state, timeout=timeout)
         # The interpreter believes every offset of a layout that the file brings along.
         layout_of(self.model)
+        check_open_shapes(self.model)
         if target is not None and arena is None:
             raise SourceError(
                 f"there is no arena to plan for {target!r}", hint="give arena, as in arena='96K'"

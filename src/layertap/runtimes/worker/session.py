@@ -18,6 +18,7 @@ from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Json, Wanted
 from layertap.errors import RunError, RuntimeFailure, SourceError, Untappable
 from layertap.runtimes.registry import Runtime, missing_runtime
+from layertap.runtimes.worker.axes import ONE_SAMPLE, Judgement, Prover, with_axes
 from layertap.runtimes.worker.passes import Program, TflitePass
 from layertap.runtimes.worker.process import Worker, WorkerFailure
 from layertap.tflite.cut import cut
@@ -82,6 +83,9 @@ class TfliteSession(ABC):
         self.worker = Worker(self.engine, timeout=seconds)
         self._slots = itertools.count(1)
         self._latest: Program | None = None
+        self._axes: Mapping[str, Judgement] = {}
+        batch = self.batch or 1
+        self._prover = Prover(self.inputs, batch) if batch > 1 else None
         self._closed = False
 
     @property
@@ -121,16 +125,37 @@ class TfliteSession(ABC):
 
     @property
     def axes(self) -> Mapping[str, str]:
-        return {}
+        return {name: how for name, (_, how) in self._axes.items()}
 
     def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> Graph:
+        taps = [t for t in self.graph if t.per != "run" and (wanted is None or wanted(t))]
+        if self._prover is None:
+            self._axes = {tap.name: (0, ONE_SAMPLE) for tap in taps}
+        else:
+            readable = [tap for tap in taps if not tap.untappable]
+            self._axes = self._prover.prove(readable, feed, self._values)
+            self.graph = with_axes(self.graph, self._axes)
         return self.graph
+
+    def _values(self, taps: Sequence[TapPoint], feed: Feed) -> dict[str, list[Array]]:
+        found: dict[str, list[Array]] = {tap.name: [] for tap in taps}
+        for group in self.group(taps):
+            run = self._prepared(group, keep_state=False)
+            run(feed, lambda tap, values: found[tap.name].append(values))
+        return found
+
+    def group(self, taps: Sequence[TapPoint], /) -> list[list[TapPoint]]:
+        """``taps`` in groups that one pass each can read. Raises ArenaExceeded and PlanError."""
+        return [list(taps)]
 
     def read(self, tap: TapPoint, /) -> Array:
         self.check_open()
         return weight(self.model, tap)
 
     def prepare(self, taps: Sequence[TapPoint], /) -> TflitePass:
+        return self._prepared(taps, keep_state=self.keep_state)
+
+    def _prepared(self, taps: Sequence[TapPoint], *, keep_state: bool) -> TflitePass:
         self.check_open()
         self.check_installed()
         check_readable(taps)
@@ -141,7 +166,7 @@ class TfliteSession(ABC):
                     hint="only inputs of numbers can be fed",
                 )
         self.worker.start()
-        program = self.program([tap for tap in taps if tap.kind != "input"], self.keep_state)
+        program = self.program([tap for tap in taps if tap.kind != "input"], keep_state)
         self.load(program)
         return TflitePass(self, taps, program)
 
