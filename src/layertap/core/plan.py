@@ -46,7 +46,7 @@ class Plan:
 
     def check(self, budget: int | None) -> None:
         """Raise BudgetExceeded when the total is known and above ``budget`` bytes."""
-        needed = self.total_bytes
+        needed = None if budget is None else self.total_bytes
         if budget is not None and needed is not None and needed > budget:
             raise BudgetExceeded(needed, budget)
 

@@ -43,8 +43,9 @@ def why_untappable(tensor: torch.Tensor) -> str:
 
 def snapshot(tensor: torch.Tensor) -> torch.Tensor:
     """A copy of ``tensor`` as it is now, without gradients, in the host's memory."""
-    plain = tensor.detach()
-    return plain.clone() if plain.is_cpu else plain.to("cpu", copy=True)
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    return tensor.clone() if tensor.is_cpu else tensor.to("cpu", copy=True)
 
 
 def to_array(tensor: torch.Tensor) -> Array:

@@ -49,12 +49,15 @@ _ELEMENTWISE = {
 """Operations that keep each element in its place and are not marked as such."""
 
 _VIEWS = {aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.view_copy}
-_BATCH_NORMS = {
+_NORMS = {
     aten.native_batch_norm, aten._native_batch_norm_legit, aten.batch_norm, aten.cudnn_batch_norm,
     aten._native_batch_norm_legit_no_training, aten._native_batch_norm_legit_functional,
-    aten._batch_norm_with_update, aten._batch_norm_no_update,
+    aten._batch_norm_with_update, aten._batch_norm_no_update, aten.native_group_norm,
 }  # fmt: skip
-"""They mix the samples in training and keep them apart all the same."""
+"""They leave each element in its place, whatever else they look at."""
+
+_ATTENTION = "_scaled_dot_product_"
+"""How the names of operations begin that keep apart what lies on the first two axes."""
 
 
 class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -88,7 +91,8 @@ class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if known is not _UNSEEN:
             return known
         # Of elsewhere: the module's own, or made by what is no operation, of samples perhaps.
-        if _storage(tensor) in self._owned or tensor.numel() % self.samples or self.samples == 1:
+        could = self.samples > 1 and tensor.numel() > 0 and tensor.numel() % self.samples == 0
+        if not could or _storage(tensor) in self._owned:
             return None
         return UNKNOWN
 
@@ -103,7 +107,7 @@ class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         written = _written(func, args, named)
         for tensor in written:
             self.before_write(tensor)
-        if func.overloadpacket in _BATCH_NORMS:
+        if func.overloadpacket in _NORMS:
             written = []  # running statistics are of no sample
         try:
             operation = _Operation(self, func, args, named, written)
@@ -143,7 +147,7 @@ class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _is_written(self, tensor: torch.Tensor) -> bool:
         """Whether samples were written to the memory of ``tensor`` by another name."""
         writes = self._writes.get(_storage(tensor), ())
-        return any(np.shares_memory(_extent(tensor), write, max_work=1000) for write in writes)
+        return any(np.shares_memory(_extent(tensor), write) for write in writes)
 
 
 class _Operation:
@@ -173,9 +177,12 @@ class _Operation:
 
     def _tells(self) -> bool:
         """Whether the operation tells by itself where samples end up."""
-        return self._is_elementwise() or self.packet in (
-            *_VIEWS, *_BATCH_NORMS, aten.cat, aten.stack
-        ) or _is_made_new(self.packet)  # fmt: skip
+        known = self.packet in _VIEWS or self.packet in _NORMS
+        known = known or self.packet in (aten.cat, aten.stack) or self._is_attention()
+        return known or self._is_elementwise() or _is_made_new(self.packet)
+
+    def _is_attention(self) -> bool:
+        return bool(self.packet.__name__.startswith(_ATTENTION))
 
     def _is_elementwise(self) -> bool:
         return torch.Tag.pointwise in self.func.tags or self.packet in _ELEMENTWISE
@@ -192,9 +199,11 @@ class _Operation:
             return [self._viewed(output) for output in outputs]
         if self.packet in (aten.cat, aten.stack):
             return [self._joined(output) for output in outputs]
-        if self.packet in _BATCH_NORMS:
+        if self.packet in _NORMS:
             ((_, place),) = self.known
             return [place, *[None] * (len(outputs) - 1)]
+        if self._is_attention():
+            return [self._attended(output) for output in outputs]
         if self.alone is None:
             return [UNKNOWN] * len(outputs)
         return [self._found(*pair) for pair in zip(outputs, self.alone, strict=True)]
@@ -208,6 +217,14 @@ class _Operation:
         place = places.pop()
         fits = 0 <= place.axis < output.ndim and output.shape[place.axis] == self._length(place)
         return place if fits and not places else UNKNOWN
+
+    def _attended(self, output: torch.Tensor) -> Place | None:
+        if output.ndim < 2:
+            return None
+        place, *others = {place for _, place in self.known}
+        length = self._length(place)
+        fits = not others and place.axis < 2 and output.shape[place.axis] == length
+        return place if fits else UNKNOWN
 
     def _length(self, place: Place) -> int:
         return place.outer * self.samples * place.inner
@@ -273,7 +290,8 @@ class _Operation:
         if place.alone:
             return tensor.index_select(place.axis, index)
         sizes = place.outer, self.samples, place.inner
-        parts = tensor.unflatten(place.axis, sizes).index_select(place.axis + 1, index)
+        before, after = tensor.shape[: place.axis], tensor.shape[place.axis + 1 :]
+        parts = tensor.reshape(*before, *sizes, *after).index_select(place.axis + 1, index)
         return parts.flatten(place.axis, place.axis + 2)
 
     def _found(self, whole: torch.Tensor, alone: torch.Tensor) -> Place | None:

@@ -112,17 +112,17 @@ def _knows_wrapped() -> bool:
     return wrapped == [True] and not torch._C._functorch.is_functorch_wrapped_tensor(plain)
 
 
-_WRAPPED_KNOWN = _tried(
-    "torch._C._functorch.is_functorch_wrapped_tensor",
-    _knows_wrapped,
-    "values inside torch.func transforms may end a call with PyTorch's own error",
+is_transformed: Callable[[torch.Tensor], bool] = (
+    torch._C._functorch.is_functorch_wrapped_tensor
+    if _tried(
+        "torch._C._functorch.is_functorch_wrapped_tensor",
+        _knows_wrapped,
+        "values inside torch.func transforms may end a call with PyTorch's own error",
+    )
+    else lambda tensor: False
 )
-
-
-def is_transformed(tensor: torch.Tensor) -> bool:
-    """Whether ``tensor`` is one of ``torch.vmap``, ``torch.func.grad`` or the like, whose value is
-    not a single array."""
-    return _WRAPPED_KNOWN and bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+"""Whether a tensor is one of ``torch.vmap``, ``torch.func.grad`` or the like, whose value is not a
+single array."""
 
 
 def _knows_backward() -> bool:

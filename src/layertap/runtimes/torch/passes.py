@@ -15,12 +15,12 @@ from layertap.core.feeds import Feed
 from layertap.core.graph import TapPoint
 from layertap.core.protocols import Emit
 from layertap.errors import RunError, Untappable
-from layertap.runtimes.torch import internals
 from layertap.runtimes.torch.arrays import snapshot, to_array
 from layertap.runtimes.torch.calls import OpenCalls
 from layertap.runtimes.torch.catalog import Catalog
 from layertap.runtimes.torch.feeding import Call
 from layertap.runtimes.torch.graph import INPUT, OUTPUT, Key
+from layertap.runtimes.torch.internals import has_hooks, is_transformed
 from layertap.runtimes.torch.leaves import argument_leaves, output_leaves
 from layertap.runtimes.torch.tracing import Traced, input_leaves
 
@@ -43,6 +43,12 @@ class _WantedCalls:
 
     given: dict[int, dict[str, Key]] = field(default_factory=dict)
     returned: dict[int, dict[str, Key]] = field(default_factory=dict)
+
+    @property
+    def only(self) -> dict[int, Key]:
+        """By call, the key of what it returns first, where nothing else is wanted of it."""
+        alone = ((call, wanted) for call, wanted in self.returned.items() if list(wanted) == [""])
+        return {call: wanted[""] for call, wanted in alone}
 
 
 class Reader:
@@ -67,6 +73,7 @@ class Reader:
             if catalog.slots[slot].name:
                 self._wanted.setdefault(slot, _WantedCalls())
         self.modules = {id(catalog.slots[slot].module): slot for slot in self._wanted}
+        self._only = {slot: wanted.only for slot, wanted in self._wanted.items()}
 
     def begin(self, named: Mapping[str, Any]) -> None:
         """A batch begins, with these arguments; the last one is forgotten."""
@@ -91,8 +98,9 @@ class Reader:
         self._counts[slot] = call + 1
         if self._recorded:
             self._open.enter(slot, call)
-        wanted = self._wanted[slot].given.get(call)
-        if wanted:
+        given = self._wanted[slot].given
+        if given:
+            wanted = given.get(call, {})
             for suffix, leaf in argument_leaves(args, kwargs):
                 self._keep(wanted, suffix, leaf)
         return slot, call
@@ -101,14 +109,13 @@ class Reader:
         slot, call = token
         if self._recorded:
             self._open.leave(slot, call)
-        wanted = self._wanted[slot].returned.get(call)
-        if wanted is None:
+        key = self._only[slot].get(call)
+        if key is not None and type(output) is torch.Tensor and not is_transformed(output):
+            self.values[key] = snapshot(output)
             return
-        if type(output) is torch.Tensor:
-            self._keep(wanted, "", output)
-        else:
-            for suffix, leaf in output_leaves(output):
-                self._keep(wanted, suffix, leaf)
+        wanted = self._wanted[slot].returned.get(call, {})
+        for suffix, leaf in output_leaves(output) if wanted else ():
+            self._keep(wanted, suffix, leaf)
 
     def failed(self, token: tuple[int, int]) -> None:
         if self._recorded:
@@ -126,7 +133,7 @@ class Reader:
 
     def _keep(self, wanted: Mapping[str, Key], suffix: str, tensor: torch.Tensor) -> None:
         key = wanted.get(suffix)
-        if key is not None and not internals.is_transformed(tensor):
+        if key is not None and not is_transformed(tensor):
             self.values[key] = snapshot(tensor)
 
 
@@ -172,7 +179,7 @@ class TapPass:
     def _function(self) -> Callable[..., Any]:
         """What to call: the network, or its beginning where the rest is not needed."""
         root = self.network.catalog.root
-        if self.parts and isinstance(root, nn.Sequential) and not internals.has_hooks(root):
+        if self.parts and isinstance(root, nn.Sequential) and not has_hooks(root):
             return _beginning(root, self.parts)
         return root
 

@@ -174,7 +174,7 @@ class Tracer(Calls):
             key, wanted, kind, op, tensor, rows(tensor, place, samples), operands
         )
         self.axes[tap.name] = _known(place, tap)
-        if place == UNKNOWN and samples > 1 and samples in (tap.shape or ()):
+        if place in (UNKNOWN, None) and samples > 1 and samples in (tap.shape or ()):
             self.doubtful.add(tap.name)
         self.parts[key] = self.begun
         if not tap.untappable and self.wanted is not None and self.wanted(tap):
