@@ -16,10 +16,10 @@ import layertap
 from layertap.core.axes import BatchAxis, given_axes
 from layertap.core.captures import Run
 from layertap.core.dtypes import Array
-from layertap.core.feeds import Feeds, make_feeds
+from layertap.core.feeds import Feeds, checked_batch_size, make_feeds
 from layertap.core.graph import Graph
 from layertap.core.plan import Plan, check_readable, make_plan
-from layertap.core.protocols import Exporter, Grouping, Json, Session
+from layertap.core.protocols import Exporter, Grouping, Json, Keeping, Session
 from layertap.core.run import OnProgress, Settings, execute, weights_digest
 from layertap.core.select import Selector, canonical, compile_selector, select
 from layertap.core.units import parse_bytes
@@ -45,9 +45,11 @@ def open(source: Any, runtime: str | None = None, **options: Any) -> Model:
     except TypeError as error:
         if not options or "unexpected keyword" not in str(error):
             raise
+        hint = f"it takes {', '.join(_option_names(row)) or 'no options'}"
+        if "port" in options:
+            hint = 'a board is read with runtime="device"'
         raise SourceError(
-            f"the runtime {row.name!r} takes no such option: {error}",
-            hint=f"it takes {', '.join(_option_names(row)) or 'no options'}",
+            f"the runtime {row.name!r} takes no such option: {error}", hint=hint
         ) from error
     return Model(session)
 
@@ -89,9 +91,12 @@ class Model:
         ``batch_axis`` is as in :meth:`capture`. Raises NoSuchTap, Untappable or BudgetExceeded.
         """
         with self._lock:
-            batches = None if samples is None else -(-samples // (batch_size or samples or 1))
+            size = checked_batch_size(batch_size) or samples or 1
+            batches = None if samples is None else -(-samples // size)
             if x is not None:
-                feeds = self._trace_first(self._feeds(x, batch_size), taps)
+                feeds = self._trace_first(self._feeds(x, batch_size, batch_axis), taps)
+                if isinstance(self.session, Keeping):
+                    self.session.release()
                 if samples is None:
                     samples, batches = feeds.samples, feeds.batches
             plan = self._plan(taps, samples, batches, batch_axis=batch_axis)
@@ -124,14 +129,17 @@ class Model:
 
         Which axis of a tap counts samples is proven, or the tap has one row per batch; the run's
         provenance tells (``sample_axis``). ``batch_axis={SELECTOR: axis}`` is for who knows better,
-        with None for one row per batch. ``verify`` runs each batch twice and compares all bits.
+        with None for one row per batch; under the name of an input it says which axis of ``x``
+        counts samples (sequence first, say). ``verify`` runs each batch twice and compares all
+        bits.
 
         Raises SelectionError, PlanError, RunError or StoreError; what was committed to ``to`` stays
         valid, and Ctrl-C leaves a run that ``resume`` completes.
         """
         with self._lock:
             limit = _budget(budget)
-            feeds = self._trace_first(self._feeds(x, batch_size), taps, keep_inputs)
+            feeds = self._feeds(x, batch_size, batch_axis)
+            feeds = self._trace_first(feeds, taps, keep_inputs)
             plan = self._plan(
                 taps, feeds.samples, feeds.batches, keep_inputs=keep_inputs, batch_axis=batch_axis
             )
@@ -228,9 +236,12 @@ class Model:
         facts = self.session.provenance
         return f"<Model {facts.get('model')} in {facts.get('runtime')}>\n{self.graph}"
 
-    def _feeds(self, x: Any, batch_size: int | None) -> Feeds:
+    def _feeds(self, x: Any, batch_size: int | None, batch_axis: BatchAxis | None = None) -> Feeds:
+        inputs = self.session.inputs
+        names = {name for spec in inputs for name in (spec.name, *spec.also)}
+        axes = {name: axis for name, axis in (batch_axis or {}).items() if name in names}
         able = self.session.capabilities
-        return make_feeds(x, self.session.inputs, batched=able.batched, batch_size=batch_size)
+        return make_feeds(x, inputs, batched=able.batched, batch_size=batch_size, batch_axis=axes)
 
     def _trace_first(self, feeds: Feeds, taps: Selector, keep_inputs: bool = False) -> Feeds:
         first, feeds = feeds.peek()

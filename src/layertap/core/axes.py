@@ -36,6 +36,8 @@ BatchAxis = Mapping[str, int | None]
 def given_axes(graph: Graph, taps: Sequence[TapPoint], given: BatchAxis) -> list[TapPoint]:
     """``taps`` of ``graph`` with the axes that the caller knows of. Raises SelectionError, and
     PlanError for an axis that a tap does not have."""
+    if not given:
+        return list(taps)
     axes = {tap.name: axis for chosen, axis in given.items() for tap in select(graph, chosen)}
     return [_given(tap, axes[tap.name]) if tap.name in axes else tap for tap in taps]
 

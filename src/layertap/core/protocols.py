@@ -134,6 +134,24 @@ class Grouping(Protocol):
 
 
 @runtime_checkable
+class Keeping(Protocol):
+    """A session that may keep values of the feed that was traced, for the pass to read it."""
+
+    def release(self) -> None:
+        """Let go of them: no pass is going to read that feed."""
+        ...
+
+
+@runtime_checkable
+class Hinting(Protocol):
+    """A session that knows why a selector may match nothing."""
+
+    def hint_for(self, selector: str, /) -> str:
+        """What would make a tap of it, as a part of a sentence; empty where nothing would."""
+        ...
+
+
+@runtime_checkable
 class Observing(Protocol):
     """A session that can tell at the end of a run what it met with, such as losses on a link."""
 

@@ -70,6 +70,8 @@ def execute(
         run.check_found()
         complete = True
     finally:
+        if feeds.clipped:
+            sink.note({"clipped": feeds.clipped})
         if isinstance(session, Observing) and isinstance(sink, Remembering):
             sink.remember(session.observed)
         sink.close(complete)
@@ -97,7 +99,7 @@ class _Run:
         if settings.verify:
             self.passes = list(map(Verified, self.passes))
         self.rows = RowMaker(plan.taps, sink, batched=session.capabilities.batched)
-        self.cutter = Cutter(session.capabilities, plan.sample_bytes)
+        self.cutter = Cutter(session.capabilities, plan)
         self.skip = sink.samples
         self.found = self.skip > 0
         self.samples = 0

@@ -164,14 +164,14 @@ class _Operation:
         self.samples = following.samples
         self.func, self.args, self.kwargs = func, args, kwargs
         self.packet = func.overloadpacket
-        self.written = written
+        self.pure = _pure(func) if written else func
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         places = ((leaf, following.place(leaf)) for leaf in leaves)
         self.known = [(leaf, place) for leaf, place in places if place is not None]
         self.alone: list[Any] | None = None
         unknown = any(place == UNKNOWN for _, place in self.known)
         # Whatever is not PyTorch's own may do more than compute.
-        may_repeat = func.namespace == "aten" and not written
+        may_repeat = func.namespace == "aten" and self.pure is not None
         if self.known and not unknown and may_repeat and not self._tells():
             self.alone = self._one_alone()
 
@@ -268,7 +268,7 @@ class _Operation:
             )
             return [
                 leaf
-                for leaf in tree_leaves(self.func(*args, **kwargs))
+                for leaf in tree_leaves(self.pure(*args, **kwargs))
                 if isinstance(leaf, torch.Tensor)
             ]
         except Exception as error:
@@ -329,6 +329,12 @@ def _is_made_new(packet: Any) -> bool:
     """Whether the operation takes of a tensor no more than its shape and type."""
     name = packet.__name__
     return bool(name.endswith("_like") or name.startswith("new_"))
+
+
+def _pure(func: Any) -> Any:
+    """The operation that computes what ``func`` writes to its first argument; None without one."""
+    name = func.overloadpacket.__name__
+    return getattr(aten, name[:-1], None) if name.endswith("_") else None
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from layertap.core.axes import Evidence, changed_order, reordered
 from layertap.core.dtypes import Array
-from layertap.core.feeds import Feed
+from layertap.core.feeds import Batch, Feed
 from layertap.errors import LayertapError
 from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.passes import Network, TapPass
@@ -53,10 +55,18 @@ def settled(
 
 def changed(feed: Feed, samples: int, order: Array) -> Feed:
     """The feed of the samples ``order`` of ``feed``."""
+    axes = feed.axes if isinstance(feed, Batch) else {}
 
-    def taken(leaf: object) -> object:
-        counts = isinstance(leaf, np.ndarray | torch.Tensor) and leaf.shape[:1] == (samples,)
-        return leaf[order] if counts else leaf  # type: ignore[index]
+    def taken(leaf: Any, axis: int | None) -> Any:
+        is_array = isinstance(leaf, np.ndarray | torch.Tensor)
+        if axis is None or not is_array or leaf.ndim <= axis or leaf.shape[axis] != samples:
+            return leaf
+        return leaf[(*[slice(None)] * (axis % leaf.ndim), order)]
 
-    changed_feed: Feed = tree_map(taken, dict(feed))
-    return changed_feed
+    return Batch(
+        {
+            name: tree_map(partial(taken, axis=axes.get(name, 0)), value)
+            for name, value in feed.items()
+        },
+        axes,
+    )

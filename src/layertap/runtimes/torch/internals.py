@@ -119,7 +119,7 @@ is_transformed: Callable[[torch.Tensor], bool] = (
         _knows_wrapped,
         "values inside torch.func transforms may end a call with PyTorch's own error",
     )
-    else lambda tensor: False
+    else lambda _: False
 )
 """Whether a tensor is one of ``torch.vmap``, ``torch.func.grad`` or the like, whose value is not a
 single array."""

@@ -151,11 +151,14 @@ class TapPass:
         self.taps = taps
         self.keys = keys
         self.reader = Reader(network.catalog, keys, traced)
+        self._present: set[Key] = set()
         self.parts = _parts(network.catalog.root, keys, traced)
 
     def __call__(self, feed: Feed, emit: Emit) -> None:
         values = self.network.kept(feed)
-        if values is None:
+        if values is not None:
+            self._present |= values.keys()
+        else:
             values = self.read(feed)
         for tap, key in zip(self.taps, self.keys, strict=True):
             if key in values:
@@ -169,7 +172,8 @@ class TapPass:
             self.network.forward(self._function(), call, self.reader)
         finally:
             values = self.reader.taken()
-        if len(values) < len(self.keys) and not self.network.catalog.is_current():
+        missing, self._present = self._present - values.keys(), self._present | values.keys()
+        if missing and not self.network.catalog.is_current():
             raise RunError(
                 "modules were added, removed or replaced since the model was opened",
                 hint="open it again",

@@ -11,7 +11,7 @@ import torch
 import layertap.runtimes.torch.source as sources
 from layertap import recording
 from layertap.core.dtypes import Array
-from layertap.core.feeds import Feed, InputSpec, count_samples
+from layertap.core.feeds import Batch, Feed, InputSpec, count_samples
 from layertap.core.graph import TapPoint
 from layertap.core.interrupts import Deferred
 from layertap.core.plan import check_readable
@@ -206,7 +206,8 @@ class TorchSession:
                 hint="open it again",
             )
         modes = [slot.module.training for slot in self.catalog.slots]
-        like = look(feed), modes, self._autocast(), self.gradients
+        axes = sorted(feed.axes.items()) if isinstance(feed, Batch) else []
+        like = look(feed), axes, modes, self._autocast(), self.gradients
         if like != self._traced_for or self._is_doubtful(wanted):
             self.traced = self._trace(feed, wanted)
             self._traced_for = *like[:-1], self.gradients
@@ -235,9 +236,10 @@ class TorchSession:
     def _call_once(self, feed: Feed, wanted: Wanted | None, samples: int) -> Traced:
         call, named = self.bind(feed)
         following = Following(samples, self.state.owned)
-        for _, leaf in input_leaves(named):
-            counts = leaf.ndim > 0 and leaf.shape[0] == samples
-            following.begin(leaf, Place(0) if counts else None)
+        axes = feed.axes if isinstance(feed, Batch) else {}
+        for name, value in named.items():
+            for _, leaf in input_leaves({name: value}):
+                following.begin(leaf, _place(leaf, axes.get(name, 0), samples))
         tracer = Tracer(self.catalog, self.names, following, wanted)
         tracer.inputs(named)
         try:
@@ -304,3 +306,10 @@ class TorchSession:
         """Let go of what was learned. The module is the caller's. Idempotent."""
         self.closed = True
         self._first = None
+
+
+def _place(tensor: torch.Tensor, axis: int | None, samples: int) -> Place | None:
+    """Where the samples of an input lie, whose axis ``axis`` counts them if it is as long."""
+    if axis is None or not -tensor.ndim <= axis < tensor.ndim or tensor.shape[axis] != samples:
+        return None
+    return Place(axis % tensor.ndim)
