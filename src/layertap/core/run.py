@@ -67,7 +67,9 @@ def execute(
                 )
         if not run.samples:
             raise FeedError("the input holds no samples", hint="give at least one")
-        run.check_found()
+        never_ran = run.never_ran()
+        if never_ran:
+            sink.note({"never_ran": never_ran})
         complete = True
     finally:
         if feeds.clipped:
@@ -101,7 +103,8 @@ class _Run:
         self.rows = RowMaker(plan.taps, sink, batched=session.capabilities.batched)
         self.cutter = Cutter(session.capabilities, plan)
         self.skip = sink.samples
-        self.found = self.skip > 0
+        self.resumed = self.skip > 0
+        self.ran: set[str] = set()
         self.samples = 0
         self.bytes = 0
 
@@ -143,17 +146,21 @@ class _Run:
                 error.message = f"at sample {first + complete * size}: {error.message}"
             raise
 
-    def check_found(self) -> None:
-        """Raise RunError where nothing of what was asked for was called."""
-        if self.awaited and not self.found:
+    def never_ran(self) -> list[str]:
+        """The taps that no batch has given a value. Raises RunError where there are no others."""
+        missing = [name for name in self.awaited if name not in self.ran]
+        if self.resumed:
+            return []  # the batches before may have given some
+        if missing and not self.ran:
             raise RunError(
-                f"{self.awaited[0]!r} has no value: the model did not call it",
+                f"{missing[0]!r} has no value: the model did not call it",
                 hint="it may be in a branch that these inputs do not take, or the model uses its "
                 "weights without calling it, as PyTorch's MultiheadAttention does with out_proj",
             )
+        return missing
 
     def _emit(self, tap: TapPoint, values: Array) -> None:
-        self.found = True
+        self.ran.add(tap.name)
         self._write(*self.rows.of(tap, values))
 
     def _write(self, tap: TapPoint, rows: Array) -> None:
