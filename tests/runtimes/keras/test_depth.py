@@ -144,7 +144,8 @@ def test_one_value_per_iteration_of_a_loop() -> None:
             return
         close(run["loop/total"].raw, totals)
         close(run[f"loop/{TANH}"].raw, np.tanh(x))
-        assert model.graph["loop/total"].shape in [(None, 4, 3), (None, None, 3)]
+        assert model.graph["loop/total"].shape in [(4, None, 3), (None, None, 3)]
+        assert model.graph["loop/total"].batch_axis == 1
     with layertap.open(net) as model:
         close(model.capture(x, "loop/total")["loop/total"].raw, totals)
 

@@ -8,32 +8,65 @@ from typing import Any
 
 import keras
 
-from layertap.core.dtypes import numpy_dtype
-from layertap.core.graph import Per, TapPoint
+from layertap.core.dtypes import Array, numpy_dtype
+from layertap.core.graph import TapPoint
 from layertap.core.names import unused
-from layertap.runtimes.keras.engine import Engine, Shape, Target, call_abstractly
+from layertap.runtimes.following import (
+    FOLLOWED,
+    NO_AXIS,
+    Followed,
+    Key,
+    Shape,
+    Trail,
+    follow,
+    sample_axis,
+)
+from layertap.runtimes.keras.engine import Engine, Target, call_abstractly
 from layertap.runtimes.keras.inputs import Inputs
 from layertap.runtimes.keras.naming import Weight
 from layertap.runtimes.keras.recorder import Value, settled
 
-BATCHES = (2, 3)
-"""An axis 0 of these sizes for these batch sizes is the batch axis."""
-FREE = (256, 384)
-"""Stand-ins for other sizes that a model leaves open; far apart, so that they still differ
-after strided layers."""
+Specs = dict[str, tuple[Shape, str]]
+"""Shapes and dtypes of inputs by name."""
 
 
 @dataclass(frozen=True)
 class Described:
     """One value of a call on abstract tensors: no tensor any more. ``shape`` is that of one
-    iteration where loops are around it."""
+    iteration where loops are around it; ``key`` stands for it on the trail."""
 
     value: Value
     dtype: str
     shape: Shape | None
+    key: Key | None = None
 
 
-def build(model: Any, inputs: Inputs, specs: Mapping[str, tuple[Shape, str]]) -> None:
+@dataclass(frozen=True)
+class Probed:
+    """Every value of one call on abstract tensors, and by which operations it came about."""
+
+    values: Sequence[Described]
+    trail: Trail | None
+
+    @property
+    def names(self) -> set[str]:
+        return {one.value.name for one in self.values}
+
+
+@dataclass(frozen=True)
+class Known:
+    """One value as it is for every batch size: axis ``axis`` counts samples, as far as anybody
+    knows. ``evidence`` says how that is known, or why none does; empty where it is to be proven.
+    """
+
+    value: Value
+    dtype: str
+    shape: Shape | None
+    axis: int | None
+    evidence: str
+
+
+def build(model: Any, inputs: Inputs, specs: Specs) -> None:
     """Create the weights of layers that have none yet, as a first call would."""
     call_abstractly(lambda tensors: inputs.call(model, tuple(specs), tensors), list(specs.values()))
 
@@ -43,24 +76,39 @@ def is_built(model: Any) -> bool:
     return all(layer.built for layer in model._flatten_layers())
 
 
-def probe(
-    target: Target, engine: Engine, specs: Mapping[str, tuple[Shape, str]], *, operations: bool
-) -> list[Described]:
+def probe(target: Target, engine: Engine, specs: Specs, *, operations: bool) -> Probed:
     """Every tap point of one call with inputs of these shapes and dtypes; ``operations``: those
     inside of layers too."""
-    found: list[Described] = []
+    probed = Probed((), None)
 
     def observe(tensors: Sequence[Any]) -> None:
         # Keras may call twice: the second time for real what cannot be called abstractly.
+        nonlocal probed
         recorder = target.recorder(dict(zip(specs, tensors, strict=True)))
-        values = engine.observe(target, tensors, recorder, operations=operations)
-        found[:] = [_describe(value) for value in settled(values)]
+        seen = engine.observe(target, tensors, recorder, operations=operations)
+        keys = {id(value): key for value, key in zip(seen.values, seen.keys, strict=True)}
+        found = [_describe(value, keys.get(id(value))) for value in settled(seen.values)]
+        probed = Probed(found, seen.trail)
 
     engine.call_abstractly(observe, list(specs.values()))
-    return found
+    return probed
 
 
-def _describe(value: Value) -> Described:
+def call(target: Target, engine: Engine, arrays: Mapping[str, Array]) -> Probed:
+    """Every tap point of one call with values; the model's state stays as it is."""
+    tensors = [keras.ops.convert_to_tensor(array) for array in arrays.values()]
+    values: list[Value] = []
+    recorder = target.recorder(dict(zip(arrays, tensors, strict=True)))
+    recorder.on_value = values.append
+    with keras.StatelessScope():
+        target.run(tensors, recorder)
+    for value in values:
+        if engine.copy(value.tensor) is None:
+            value.reason = "the backend compiles the loop that it is in"
+    return Probed([_describe(value, None) for value in settled(values)], None)
+
+
+def _describe(value: Value, key: Key | None) -> Described:
     tensor, value.tensor = value.tensor, None
     try:
         dtype = str(keras.backend.standardize_dtype(tensor.dtype))
@@ -68,7 +116,7 @@ def _describe(value: Value) -> Described:
         dtype = str(tensor.dtype)
     if numpy_dtype(dtype) is None and not value.reason:
         value.reason = f"its values are {dtype}, for which NumPy has no type"
-    return Described(value, dtype, _shape(tensor))
+    return Described(value, dtype, _shape(tensor), key)
 
 
 def _shape(tensor: Any) -> Shape | None:
@@ -79,44 +127,98 @@ def _shape(tensor: Any) -> Shape | None:
 
 
 def merge(
-    first: list[Described], second: list[Described], batches: tuple[int | None, int | None]
-) -> list[tuple[Described, Per]]:
-    """One list from two calls that differ in their sizes: a size that differs is open (None).
+    first: Probed,
+    second: Probed,
+    other: Probed,
+    samples: tuple[int | None, int | None],
+    *,
+    exactly: bool,
+) -> list[Known]:
+    """One list from calls that differ in their sizes: a size that differs is open (None).
 
-    Axis 0 counts samples where it has the size of the batch in both calls.
+    ``first`` and ``second`` differ in nothing but the number of ``samples``, if in that. Where they
+    do not, sizes equal to it are open too, unless the model takes ``exactly`` so many.
     """
-    others = {one.value.name: one for one in second}
-    return [_merge(one, others.get(one.value.name, one), batches) for one in first]
+    followed: Mapping[Key, Followed] = {}
+    resized = (samples[0] or 0, samples[1] or 0)
+    if first.trail and second.trail and resized[0] != resized[1]:
+        followed = follow(first.trail, second.trail, resized)
+    twins = {one.value.name: one for one in second.values}
+    others = {one.value.name: one for one in other.values}
+    found = [
+        _merge(one, twins.get(one.value.name), others.get(one.value.name, one), followed, resized)
+        for one in first.values
+    ]
+    return found if exactly or resized[0] != resized[1] else [_opened(o, resized[0]) for o in found]
+
+
+def _opened(one: Known, samples: int) -> Known:
+    """Without the sizes that may be those of the batch."""
+    if one.shape is None:
+        return one
+    return replace(one, shape=tuple(None if size == samples else size for size in one.shape))
 
 
 def _merge(
-    one: Described, other: Described, batches: tuple[int | None, int | None]
-) -> tuple[Described, Per]:
-    if one.shape is None or other.shape is None or len(one.shape) != len(other.shape):
-        return replace(one, shape=None), "sample"
-    sizes = zip((one.shape[:1], other.shape[:1]), batches, strict=True)
-    per: Per = "sample" if all(axis in ((None,), (size,)) for axis, size in sizes) else "batch"
-    shape = _common(one.shape, other.shape)
-    loops = _common(one.value.loops, other.value.loops)
-    # Iterations come after the samples, as time does, and first where there are none.
-    shape = (*shape[:1], *loops, *shape[1:]) if per == "sample" else (*loops, *shape)
-    return replace(one, shape=shape), per
+    one: Described,
+    twin: Described | None,
+    other: Described,
+    followed: Mapping[Key, Followed],
+    samples: tuple[int, int],
+) -> Known:
+    # The iterations of loops come first.
+    shapes = [_whole(value) for value in (one, twin or one, other)]
+    axis, evidence = (None, "") if twin is None else _axis(one, twin, followed, samples)
+    shape = _common(_common(shapes[0], shapes[1]), shapes[2])
+    return Known(one.value, one.dtype, shape, axis, evidence)
 
 
-def _common(first: Shape, second: Shape) -> Shape:
-    """Sizes that differ are open."""
-    if len(first) != len(second):
-        return (None,) * len(first)
+def _whole(one: Described) -> Shape | None:
+    return None if one.shape is None else (*one.value.loops, *one.shape)
+
+
+def _axis(
+    one: Described, twin: Described, followed: Mapping[Key, Followed], samples: tuple[int, int]
+) -> tuple[int | None, str]:
+    if one.shape is None or twin.shape is None or None in one.shape:
+        return None, ""
+    # How often a loop runs may be unknown: that is not the number of samples.
+    loops = one.value.loops if None in one.value.loops else ()
+    before = one.shape if loops else _whole(one)
+    after = twin.shape if loops else _whole(twin)
+    if samples[0] == samples[1]:
+        fits = [axis for axis, size in enumerate(before or ()) if size == samples[0]]
+        return (fits[0] + len(loops), "") if fits else (None, NO_AXIS)
+    axis, times = sample_axis(before, after, samples)
+    if axis is None or times != 1:
+        return None, NO_AXIS
+    known = followed.get(one.key) if one.key == twin.key else None
+    certain = known is not None and known.certain and known.shape == before
+    return axis + len(loops), FOLLOWED if certain else ""
+
+
+def common_specs(first: Specs, second: Specs) -> Specs:
+    """What inputs of the shapes of both are."""
+    return {
+        name: (_common(shape, second[name][0]) or (), dtype)
+        for name, (shape, dtype) in first.items()
+    }
+
+
+def _common(first: Shape | None, second: Shape | None) -> Shape | None:
+    """Sizes that differ are open; None where the number of axes differs."""
+    if first is None or second is None or len(first) != len(second):
+        return None
     return tuple(a if a == b else None for a, b in zip(first, second, strict=True))
 
 
 def tap_points(
     inputs: Sequence[tuple[str, str, Shape | None]],
     weights: Sequence[Weight],
-    values: Sequence[tuple[Described, Per]],
+    values: Sequence[Known],
 ) -> Iterator[TapPoint]:
     """Inputs, weights, then computed values, numbered from 0."""
-    used = {name for name, _, _ in inputs} | {one.value.name for one, _ in values}
+    used = {name for name, _, _ in inputs} | {one.value.name for one in values}
     index = 0
     for name, dtype, shape in inputs:
         reason = "" if numpy_dtype(dtype) is not None else f"its values are {dtype}"
@@ -125,8 +227,8 @@ def tap_points(
     for weight in weights:
         yield weight_tap(weight, unused(weight.name, used), index)
         index += 1
-    for one, per in values:
-        operands = tuple(name for name in one.value.operands if name in used)
+    for one in values:
+        operands = (name for name in one.value.operands if name in used)
         yield TapPoint(
             one.value.name,
             one.value.kind,
@@ -134,10 +236,11 @@ def tap_points(
             one.dtype,
             one.shape,
             index,
-            per=per,
+            per="batch" if one.axis is None else "sample",
             operands=tuple(name for name in operands if name != one.value.name),
             untappable=one.value.reason,
             source=one.value.source,
+            batch_axis=one.axis or 0,
         )
         index += 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -11,17 +11,28 @@ import keras
 
 from layertap.core.dtypes import Array
 from layertap.errors import RunError
+from layertap.runtimes.following import Key, Shape, Trail
 from layertap.runtimes.keras.intercept import listening
 from layertap.runtimes.keras.naming import Ownership
 from layertap.runtimes.keras.recorder import Recorder, Value
 
-Compiled = Callable[[Sequence[Array]], list[Array]]
-"""Arrays in, one per input; the wanted values out. What comes out is the caller's."""
+Compiled = Callable[[Sequence[Array]], dict[str, Array]]
+"""Arrays in, one per input; the wanted values out by name, less those that the model did not
+compute this time. What comes out is the caller's."""
 
 
-Shape = tuple[int | None, ...]
 Traceable = Callable[[Sequence[Any]], None]
 """A function of tensors that is called for what happens on the way, not for a result."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a call on abstract tensors computes. ``trail``: by which operations, None where that is
+    not known; ``keys``: what stands for each value there, None for one that is not there."""
+
+    values: Sequence[Value]
+    trail: Trail | None
+    keys: Sequence[Key | None]
 
 
 @dataclass(frozen=True)
@@ -58,15 +69,9 @@ class Target:
             self.call(tensors)
 
 
-def in_order(found: Mapping[str, Any], wanted: Sequence[str]) -> list[Any]:
-    """The wanted values. Raises RunError for one that the model did not compute this time."""
-    for name in wanted:
-        if name not in found:
-            raise RunError(
-                f"{name!r} was not computed: for this input the model took another way",
-                hint="trace the model with an input like this one, or leave the tap out",
-            )
-    return [found[name] for name in wanted]
+def in_order(found: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """Those of the ``wanted`` values that were found, in the order of the wanted ones."""
+    return {name: found[name] for name in wanted if name in found}
 
 
 class Engine(Protocol):
@@ -89,10 +94,14 @@ class Engine(Protocol):
 
     def observe(
         self, target: Target, tensors: Sequence[Any], recorder: Recorder, *, operations: bool
-    ) -> list[Value]:
+    ) -> Observed:
         """Call ``target`` within :meth:`call_abstractly` and return every value; what has no shape
         and dtype of its own any more has a tensor-like thing that does. ``operations``: the
         results of single operations too."""
+        ...
+
+    def looks_at_values(self, error: BaseException) -> bool:
+        """Whether a call failed since it wanted the value of a tensor that has none."""
         ...
 
     def copy(self, tensor: Any) -> Array | None:
@@ -122,12 +131,19 @@ def call_abstractly(function: Traceable, specs: Sequence[tuple[Shape, str]]) -> 
     _Probe(function).compute_output_spec(*(keras.KerasTensor(*spec) for spec in specs))
 
 
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def run_eagerly(engine: Engine, target: Target, wanted: Sequence[str]) -> Compiled:
     """Like :meth:`Engine.compile` for layers outside of loops, without the backend's compiler: each
     operation runs by itself, as in ``model(x)``."""
     names = set(wanted)
 
-    def run(arrays: Sequence[Array]) -> list[Array]:
+    def run(arrays: Sequence[Array]) -> dict[str, Array]:
         found: dict[str, Any] = {}
 
         def keep(value: Value) -> None:
@@ -138,8 +154,7 @@ def run_eagerly(engine: Engine, target: Target, wanted: Sequence[str]) -> Compil
         recorder.on_value = keep
         with keras.StatelessScope():
             target.run(list(map(keras.ops.convert_to_tensor, arrays)), recorder)
-        tensors = in_order(found, wanted)
-        return [_own(engine, name, tensor) for name, tensor in zip(wanted, tensors, strict=True)]
+        return {name: _own(engine, name, one) for name, one in in_order(found, wanted).items()}
 
     return run
 

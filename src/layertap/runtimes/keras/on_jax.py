@@ -11,16 +11,19 @@ import keras
 import numpy as np
 
 from layertap.core.dtypes import Array
+from layertap.runtimes.following import Shape
 from layertap.runtimes.keras.engine import (
     Compiled,
-    Shape,
+    Observed,
     Target,
     Traceable,
     call_abstractly,
+    chain,
     in_order,
 )
 from layertap.runtimes.keras.intercept import LOOPS
 from layertap.runtimes.keras.jax_operations import brought_out, retraced, trace
+from layertap.runtimes.keras.jax_trail import trail
 from layertap.runtimes.keras.recorder import Recorder, Value
 from layertap.runtimes.keras.recurrent import Loop, heard_loop
 
@@ -40,17 +43,27 @@ class Jax:
 
     def observe(
         self, target: Target, tensors: Sequence[Any], recorder: Recorder, *, operations: bool
-    ) -> list[Value]:
+    ) -> Observed:
         def call(tensors: Sequence[Any]) -> None:
             recorder.reserved = dict(zip(target.names, tensors, strict=True))
             target.run(tensors, recorder)
 
-        _, values = trace(recorder, call, (list(tensors),), operations=operations, sources=True)
+        closed, values = trace(
+            recorder, call, (list(tensors),), operations=operations, sources=True
+        )
         for value, found in values:
             shape, dtype = found.shape, found.equation.outvars[found.output].aval.dtype
             value.tensor = jax.ShapeDtypeStruct(shape, dtype)
             value.loops, value.reason = found.loops, value.reason or found.reason
-        return [value for value, _ in values]
+        return Observed(
+            [value for value, _ in values],
+            trail(closed.jaxpr, target.names),
+            [(found.path, found.output) for _, found in values],
+        )
+
+    def looks_at_values(self, error: BaseException) -> bool:
+        kinds = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+        return any(isinstance(one, kinds) for one in chain(error))
 
     def copy(self, tensor: Any) -> Array | None:
         return None if isinstance(tensor, jax.core.Tracer) else np.array(tensor)
@@ -62,7 +75,7 @@ class Jax:
             with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
                 target.run(tensors, recorder)
 
-        def traced(values: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+        def traced(values: Sequence[Any], tensors: Sequence[Any]) -> dict[str, Any]:
             found = None if operations else _plain(target, call, values, tensors, wanted)
             if found is None:
                 recorder = target.recorder(wanted=wanted)
@@ -77,10 +90,10 @@ class Jax:
 
         compiled = jax.jit(traced)
 
-        def run(arrays: Sequence[Array]) -> list[Array]:
+        def run(arrays: Sequence[Array]) -> dict[str, Array]:
             values = compiled([variable.value for variable in variables], list(arrays))
             # JAX gives read-only views of its own buffers.
-            return [np.array(value) for value in values]
+            return in_order({name: np.array(value) for name, value in values.items()}, wanted)
 
         return run
 

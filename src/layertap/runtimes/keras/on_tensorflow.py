@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -13,19 +14,21 @@ from tensorflow.python.autograph.core import ag_ctx
 
 from layertap.core.dtypes import Array
 from layertap.errors import LayertapError
+from layertap.runtimes.following import Shape
 from layertap.runtimes.keras.engine import (
     Compiled,
-    Shape,
+    Observed,
     Target,
     Traceable,
     call_abstractly,
+    chain,
     in_order,
 )
 from layertap.runtimes.keras.intercept import LOOPS, is_heard
 from layertap.runtimes.keras.recorder import Recorder, Value
 from layertap.runtimes.keras.recurrent import Loop, heard_loop
 from layertap.runtimes.keras.tf_loops import Places, brought_out
-from layertap.runtimes.keras.tf_operations import GraphOperations
+from layertap.runtimes.keras.tf_operations import GraphOperations, trail
 from layertap.runtimes.tfgraph.buffers import arrays as owned
 from layertap.runtimes.tfgraph.buffers import given_away, without_shared
 
@@ -47,7 +50,7 @@ class TensorFlow:
 
     def observe(
         self, target: Target, tensors: Sequence[Any], recorder: Recorder, *, operations: bool
-    ) -> list[Value]:
+    ) -> Observed:
         values: list[Value] = []
         recorder.on_value = values.append
         if operations:
@@ -60,7 +63,17 @@ class TensorFlow:
             elif not value.reason:
                 loops, value.reason = places.of(value.tensor)
                 value.loops = (None,) * loops
-        return values
+        found = trail(tf.compat.v1.get_default_graph(), tensors)
+        return Observed(values, found, [getattr(v.tensor, "name", None) for v in values])
+
+    def looks_at_values(self, error: BaseException) -> bool:
+        asked = (tf.errors.OperatorNotAllowedInGraphError, "as a Python `bool`")
+        read = (NotImplementedError, "to a numpy array")
+        return any(
+            isinstance(one, kind) and text in str(one)
+            for one in chain(error)
+            for kind, text in (asked, read)
+        )
 
     def copy(self, tensor: Any) -> Array | None:
         if not tf.is_tensor(tensor):
@@ -70,7 +83,7 @@ class TensorFlow:
 
     def compile(self, target: Target, wanted: Sequence[str], *, operations: bool) -> Compiled:
         traced: dict[_Key, _Traced] = {}
-        places: list[int] = []
+        latest: dict[str, int] = {}
 
         def compute(*tensors: Any) -> list[Any]:
             found: dict[str, Any] = {}
@@ -87,42 +100,47 @@ class TensorFlow:
             with keras.StatelessScope():
                 target.run(tensors, recorder)
             chosen = in_order(found, wanted)
-            places[:], distinct = _distinct(chosen) if operations else ([], chosen)
+            latest.clear()
+            distinct = _distinct(chosen, latest)
             return brought_out(distinct, tf.compat.v1.get_default_graph())
 
-        function = tf.function(compute, autograph=False)
+        def trace(arrays: Sequence[Array]) -> _Traced:
+            if operations:
+                found = _trace_sized(compute, arrays)
+            else:
+                found = _trace(tf.function(compute, autograph=False), arrays, target.shapes)
+            found.places = dict(latest)
+            return found
 
-        def run(arrays: Sequence[Array]) -> list[Array]:
+        def run(arrays: Sequence[Array]) -> dict[str, Array]:
             key = tuple((array.shape, array.dtype) for array in arrays)
             found = traced.get(key)
-            if found is None and operations:
-                found = traced[key] = _trace_sized(compute, arrays)
-                found.places = list(places)
-            elif found is None:
-                known = (one for one in traced.values() if one.takes(arrays))
-                found = traced[key] = next(known, None) or _trace(function, arrays, target.shapes)
-            return _shared(found(arrays), found.places) if operations else found(arrays)
+            if found is None:
+                known = () if operations else traced.values()
+                fits = next((one for one in known if one.takes(arrays)), None)
+                found = traced[key] = fits or trace(arrays)
+            return _shared(found(arrays), found.places)
 
         return run
 
 
-def _distinct(tensors: Sequence[Any]) -> tuple[list[int], list[Any]]:
-    """Each tensor once, and where it is for each of ``tensors``: what a layer returns is often what
-    its last operation computed."""
+def _distinct(chosen: Mapping[str, Any], places: dict[str, int]) -> list[Any]:
+    """Each tensor once; ``places`` gets where that of each name is: what a layer returns is often
+    what its last operation computed."""
     numbers: dict[int, int] = {}
-    places = [numbers.setdefault(id(tensor), len(numbers)) for tensor in tensors]
-    return places, list({id(tensor): tensor for tensor in tensors}.values())
+    for name, tensor in chosen.items():
+        places[name] = numbers.setdefault(id(tensor), len(numbers))
+    return list({id(tensor): tensor for tensor in chosen.values()}.values())
 
 
-def _shared(values: Sequence[Array], places: Sequence[int]) -> list[Array]:
-    """The values at ``places``; those that are there more than once cannot be written to."""
-    times = [0] * len(values)
-    for place in places:
-        times[place] += 1
-    for value, count in zip(values, times, strict=True):
-        if count > 1:
-            value.flags.writeable = False
-    return [values[place] for place in places]
+def _shared(values: Sequence[Array], places: Mapping[str, int]) -> dict[str, Array]:
+    """The values by name; those that have more than one name cannot be written to."""
+    if len(places) > len(values):
+        times = Counter(places.values())
+        for place, count in times.items():
+            if count > 1:
+                values[place].flags.writeable = False
+    return {name: values[place] for name, place in places.items()}
 
 
 class _Traced:
@@ -131,7 +149,7 @@ class _Traced:
 
     def __init__(self, concrete: Any, *, sized: bool = False) -> None:
         self.concrete, self.sized = concrete, sized
-        self.places: list[int] = []
+        self.places: dict[str, int] = {}
         self.specs = concrete.structured_input_signature[0]
         self._given_away: list[bool] | None = None
 

@@ -14,9 +14,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from layertap.core.dtypes import Array
+from layertap.runtimes.following import Shape
 from layertap.runtimes.keras.engine import (
     Compiled,
-    Shape,
+    Observed,
     Target,
     Traceable,
     call_abstractly,
@@ -24,6 +25,7 @@ from layertap.runtimes.keras.engine import (
 )
 from layertap.runtimes.keras.recorder import Recorder, Value
 from layertap.runtimes.keras.torch_operations import FunctionCalls
+from layertap.runtimes.keras.torch_trail import Dispatched
 
 _log = logging.getLogger(__name__)
 
@@ -50,22 +52,27 @@ class Torch:
 
     def observe(
         self, target: Target, tensors: Sequence[Any], recorder: Recorder, *, operations: bool
-    ) -> list[Value]:
+    ) -> Observed:
         values: list[Value] = []
         recorder.on_value = values.append
-        with _watched(recorder, operations, sources=True):
+        dispatched = Dispatched(dict(zip(target.names, tensors, strict=True)))
+        with dispatched, _watched(recorder, operations, sources=True):
             target.run(tensors, recorder)
         for value in values:
             tensor = value.tensor
             if isinstance(tensor, torch.Tensor) and tensor.layout is not torch.strided:
                 value.reason = "it is a sparse tensor"
-        return values
+        found = None if dispatched.written else dispatched.trail
+        return Observed(values, found, [dispatched.key(value.tensor) for value in values])
+
+    def looks_at_values(self, error: BaseException) -> bool:
+        return False  # a model that does is called for real
 
     def copy(self, tensor: Any) -> Array | None:
         return None if torch.compiler.is_compiling() else to_numpy(tensor)
 
     def compile(self, target: Target, wanted: Sequence[str], *, operations: bool) -> Compiled:
-        def run(arrays: Sequence[Array]) -> list[Array]:
+        def run(arrays: Sequence[Array]) -> dict[str, Array]:
             found: dict[str, Array] = {}
             missing = set(wanted)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,13 @@ from layertap.errors import (
     RuntimeFailure,
     Untappable,
 )
-from layertap.runtimes.keras import describe
-from layertap.runtimes.keras.describe import BATCHES, FREE
-from layertap.runtimes.keras.engine import Compiled, Shape, Target, load_engine, run_eagerly
+from layertap.runtimes.keras.engine import Compiled, Target, load_engine, run_eagerly
 from layertap.runtimes.keras.export import extractor, save
 from layertap.runtimes.keras.inputs import inputs_of
-from layertap.runtimes.keras.naming import Ownership, Weight
+from layertap.runtimes.keras.listing import Lister, Listing, dtype_name, parts
+from layertap.runtimes.keras.naming import Ownership
 from layertap.runtimes.keras.sources import Source
-
-Specs = dict[str, tuple[Shape, str]]
+from layertap.runtimes.proving import ONE, Judgement, prove, with_axes
 
 
 class KerasSession:
@@ -55,19 +53,18 @@ class KerasSession:
         self._source = source
         self._engine = load_engine()
         self._inputs = inputs_of(source.model, inputs)
-        self._weights: dict[str, Weight] = {}
-        self._loops: dict[str, int] = {}
         self._doubled: set[tuple[str, ...]] = set()
-        self._graphs: dict[Any, Graph] = {}
+        self._listings: dict[Any, Listing] = {}
         self._compiled: dict[Any, Compiled] = {}
+        self._axes: dict[str, str] = {}
         self._traced = False
-        complete = self._declared_for_any_batch() or self._declared()
-        self._traced = complete is None
-        self._graph = complete or self._assemble({}, [], complete=False)
+        listing = self._declared()
+        self._traced = listing is None
+        self._listing = listing or self._lister().empty()
 
     @property
     def graph(self) -> Graph:
-        return self._graph
+        return self._listing.graph
 
     @property
     def inputs(self) -> Sequence[InputSpec]:
@@ -97,47 +94,79 @@ class KerasSession:
 
     @property
     def axes(self) -> Mapping[str, str]:
-        return {}
+        return self._axes
 
     def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> Graph:
-        """The graph for feeds like this one; builds a model that has no weights yet.
+        """The graph for feeds like this one; builds a model that has no weights yet. Which axis of
+        the ``wanted`` taps counts samples is proven.
 
         Raises FeedError when the model does not take the feed.
         """
         self._check_open()
-        if not self._traced:
-            return self._graph
         arrays = self._arrays(feed)
+        if self._traced:
+            self._complete(arrays)
+        taps = [tap for tap in self.graph if tap.name in self._listing.axes and not tap.untappable]
+        self._prove(arrays, [tap for tap in taps if wanted is None or wanted(tap)])
+        return self.graph
+
+    def _complete(self, arrays: Mapping[str, Array]) -> None:
         if not self._inputs.complete(tuple(arrays)):
             raise FeedError(
                 f"inputs are missing: there is only {', '.join(arrays) or 'none'}",
                 hint="give every required argument of the model's call, by its name",
             )
         key = repr(self._inputs.settings), _signature(arrays)
-        if key not in self._graphs:
-            self._graphs[key] = self._trace(arrays)
-        self._graph = self._graphs[key]
-        return self._graph
+        if key not in self._listings:
+            self._listings[key] = self._lister().traced(arrays)
+        self._listing = self._listings[key]
+
+    def _prove(self, arrays: dict[str, Array], taps: Sequence[TapPoint]) -> None:
+        """Find out which axis of ``taps`` counts samples where nobody knows, by a further run."""
+        listing = self._listing
+        doubtful = {tap.name for tap in taps if not listing.axes[tap.name]}
+        self._axes = {tap.name: listing.axes[tap.name] for tap in taps}
+        if not doubtful:
+            return
+        found: Mapping[str, Judgement] = dict.fromkeys(doubtful, ONE)
+        arrays, samples = self._one_batch(arrays)
+        if self._inputs.batch not in (None, samples):
+            return  # a batch that will be refused
+        if samples > 1:
+            wanted = tuple(tap.name for tap in taps)
+            ours = [tap for tap in taps if tap.name in doubtful]
+            found = prove(ours, arrays, partial(self._compute, wanted=wanted), samples)
+            listing.axes.update({name: one.evidence for name, one in found.items()})
+            listing.graph = with_axes(listing.graph, found)
+        self._axes.update({name: one.evidence for name, one in found.items()})
+
+    def _one_batch(self, arrays: dict[str, Array]) -> tuple[dict[str, Array], int]:
+        """What one execution takes of ``arrays``, and how many samples that is."""
+        size = self._inputs.batch
+        samples = next((len(array) for array in arrays.values() if array.ndim), 1)
+        if size is None or samples <= size:
+            return arrays, samples
+        return {name: array[:size] for name, array in arrays.items()}, size
 
     def read(self, tap: TapPoint, /) -> Array:
         self._check_open()
         if tap.kind != "weight":
             raise RunError(f"{tap.name!r} is no weight", hint="capture it instead")
-        value = self._engine.copy(self._weights[tap.name].variable.value)
+        value = self._engine.copy(self._listing.weights[tap.name].variable.value)
         if value is None:
             raise RunError(f"{tap.name!r} has no value inside a trace", hint="read it outside")
         return value
 
     def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
         self._check_open()
-        if self._known != _parts(self._model):
+        if self._listing.parts != parts(self._model):
             raise RunError(
                 "layers or variables were added or removed since the model was opened",
                 hint="open it again",
             )
         check_readable(taps)
         for tap in taps:
-            if self._eager and self._loops.get(tap.name):
+            if self._eager and self._listing.loops.get(tap.name):
                 raise Untappable(
                     f"{tap.name!r} cannot be read eagerly: it is computed inside a loop",
                     hint="leave it out, or open the model without eager=True",
@@ -149,7 +178,7 @@ class KerasSession:
         """A Functional model with ``taps`` as outputs; or, written to ``to``, a ``.keras`` file or
         a SavedModel folder."""
         self._check_open()
-        shapes = {tap.name: (tap.shape, tap.dtype) for tap in self._graph.inputs}
+        shapes = {tap.name: (tap.shape, tap.dtype) for tap in self.graph.inputs}
         known = [InputSpec(name, dtype, shape) for name, (shape, dtype) in shapes.items()]
         made = extractor(self._model, self._inputs, known or self.inputs, taps, whole=whole)
         if to is None:
@@ -159,10 +188,9 @@ class KerasSession:
 
     def close(self) -> None:
         self._model = None
-        self._graphs.clear()
+        self._listing = Listing(self.graph)
+        self._listings.clear()
         self._compiled.clear()
-        self._weights.clear()
-        self._known.clear()
 
     def _check_open(self) -> None:
         if self._model is None:
@@ -173,43 +201,50 @@ class KerasSession:
     ) -> None:
         self._check_open()
         arrays = self._arrays(feed)
-        read = self._compute if wanted not in self._doubled or not _is_one(arrays) else self._as_two
-        try:
-            values: Iterator[Array] = iter(read(arrays, wanted) if wanted else ())
-        except RunError as error:
-            lacking = self._operations and not isinstance(error, RuntimeFailure)
-            if not lacking or not _is_one(arrays) or wanted in self._doubled:
-                raise
-            self._doubled.add(wanted)
-            values = iter(self._as_two(arrays, wanted))
+        values: Mapping[str, Array] = self._values(arrays, wanted) if wanted else {}
         for tap in taps:
             if tap.kind == "input":
                 if tap.name in arrays:  # it may be optional
                     emit(tap, arrays[tap.name].copy()[None])
-                continue
-            value, loops = next(values), self._loops[tap.name]
-            if loops and tap.per == "sample":
-                # Iterations are stacked on the first axis, where the samples belong.
-                value = np.ascontiguousarray(np.moveaxis(value, loops, 0))
-            emit(tap, value[None])
+            elif tap.name in values:
+                emit(tap, values[tap.name][None])
 
-    def _as_two(self, arrays: Mapping[str, Array], wanted: tuple[str, ...]) -> list[Array]:
+    def _values(self, arrays: dict[str, Array], wanted: tuple[str, ...]) -> Mapping[str, Array]:
+        """Values by name. Of a layer that this batch does not call there is none."""
+        if not self._operations:
+            return self._compute(arrays, wanted)
+        one = _is_one(arrays)
+        if not one or wanted not in self._doubled:
+            values = self._compute(arrays, wanted)
+            if len(values) == len(wanted):
+                return values
+        if not one:
+            missing = next(name for name in wanted if name not in values)
+            raise RunError(
+                f"{missing!r} was not computed: for this input the model took another way",
+                hint="trace the model with an input like this one, or leave the tap out",
+            )
+        self._doubled.add(wanted)
+        return self._as_two(arrays, wanted)
+
+    def _as_two(self, arrays: Mapping[str, Array], wanted: tuple[str, ...]) -> Mapping[str, Array]:
         """One sample, run as two equal ones: with a batch of one Keras may take other operations
         than those listed, since the sizes of its tensors fit more than one."""
         twice = {name: np.repeat(a, 2, axis=0) if a.ndim else a for name, a in arrays.items()}
         values = self._compute(twice, wanted)
-        return [
-            value.take([0], axis=self._loops[name])
-            if self._graph[name].per == "sample"
-            else _first_of_two(self._graph[name], value, self._loops[name])
-            for name, value in zip(wanted, values, strict=True)
-        ]
+        return {name: self._first(self.graph[name], value) for name, value in values.items()}
+
+    def _first(self, tap: TapPoint, value: Array) -> Array:
+        """What one of two equal samples makes of a value."""
+        if tap.per == "sample":
+            return value.take([0], axis=tap.batch_axis)
+        return _first_of_two(tap, value, self._listing.loops[tap.name])
 
     def _arrays(self, feed: Feed) -> dict[str, Array]:
         self._inputs = self._inputs.set_by(feed)
         return self._inputs.arrays(feed)
 
-    def _compute(self, arrays: Mapping[str, Array], wanted: tuple[str, ...]) -> list[Array]:
+    def _compute(self, arrays: Mapping[str, Array], wanted: tuple[str, ...]) -> dict[str, Array]:
         names = tuple(arrays)
         key = names, wanted, repr(self._inputs.settings)
         compiled = self._compiled.get(key)
@@ -244,139 +279,27 @@ class KerasSession:
             self._fused,
         )
 
-    def _declared_for_any_batch(self) -> Graph | None:
-        """The graph of a model that was built for one batch size, which nothing in it needs; None
-        of all others.
+    def _lister(self) -> Lister:
+        return Lister(
+            self._model, self._inputs, self._engine, self._target, self._operations, self._eager
+        )
+
+    def _declared(self) -> Listing | None:
+        """The graph of a model that declares its inputs; None of one that takes an example.
 
         A Sequential without an Input gets the size of the first batch that it sees, and that is
-        saved with it; Keras looks at no model's batch size.
+        saved with it; Keras looks at no model's batch size. Unless something in it needs that size,
+        the model takes any.
         """
         built = self._inputs
         stateful = (getattr(layer, "stateful", False) for layer in self._model._flatten_layers())
-        if built.batch is None or any(stateful):
-            return None
-        self._inputs = built.of_any_batch()
-        graph = self._declared()
-        if graph is None or any(tap.per != "sample" for tap in graph.outputs):
+        if built.batch is not None and not any(stateful):
+            self._inputs = built.of_any_batch()
+            found = self._lister().declared()
+            if found is not None and all(tap.per == "sample" for tap in found.graph.outputs):
+                return found
             self._inputs = built
-            return None
-        return graph
-
-    def _declared(self) -> Graph | None:
-        """The graph of a model that declares its inputs; None when it takes an example."""
-        specs = [spec for spec in self.inputs if spec.required]
-        if not self._inputs.known or any(spec.shape is None for spec in specs):
-            return None
-        # How many operations there are can depend on sizes, and so can calls in a Python loop.
-        layers = self._model._flatten_layers()
-        timed = any(isinstance(layer, keras.layers.TimeDistributed) for layer in layers)
-        sized = self._engine.loops or self._operations or timed
-        if (
-            sized and any(None in (spec.shape or ())[1:] for spec in specs)
-        ) or not describe.is_built(self._model):
-            return None
-        first, second = (_filled(specs, BATCHES[i], FREE[i]) for i in (0, 1))
-        try:
-            return self._describe(first, second, sized=True)
-        except LayertapError:
-            return None
-
-    def _trace(self, arrays: Mapping[str, Array]) -> Graph:
-        exact = {name: (tuple(a.shape), _dtype(a)) for name, a in arrays.items()}
-        if not describe.is_built(self._model):
-            self._build(exact)
-        small, larger = (self._resized(exact, size, 0) for size in BATCHES)
-        for second in (self._resized(exact, BATCHES[1], 1), larger):
-            try:
-                return self._describe(small, second)
-            except FeedError:
-                continue  # some models take their exact sizes only
-        return self._describe(exact, exact)
-
-    def _resized(self, exact: Specs, batch: int, more: int) -> Specs:
-        """``exact`` with another batch size, and sizes that the model leaves open plus ``more``."""
-        declared = {spec.name: spec.shape for spec in self.inputs}
-        resized: Specs = {}
-        for name, (shape, dtype) in exact.items():
-            known = declared.get(name) or (None, *shape[1:])
-            sizes = (
-                (size or 0) + more if k is None else size
-                for k, size in zip(known[1:], shape[1:], strict=True)
-            )
-            first = batch if known[0] is None else known[0]
-            resized[name] = ((first, *sizes) if shape else (), dtype)
-        return resized
-
-    def _build(self, specs: Specs) -> None:
-        try:
-            describe.build(self._model, self._inputs, specs)
-        except Exception as error:
-            raise self._refused(specs, error) from error
-
-    def _describe(self, first: Specs, second: Specs, *, sized: bool = False) -> Graph:
-        """The graph from two calls on abstract tensors of different sizes; with ``sized`` it must
-        be the same for both. Raises FeedError."""
-        try:
-            found = [
-                describe.probe(
-                    self._target(tuple(specs)), self._engine, specs, operations=self._operations
-                )
-                for specs in (first, second)
-            ]
-        except Exception as error:
-            raise self._refused(first, error) from error
-        inputs = {
-            name: (tuple(a if a == b else None for a, b in zip(shape, other, strict=True)), dtype)
-            for (name, (shape, dtype)), (other, _) in zip(
-                first.items(), second.values(), strict=True
-            )
-        }
-        if sized and {one.value.name for one in found[0]} != {one.value.name for one in found[1]}:
-            raise FeedError(
-                "what the model calls depends on the sizes of its input",
-                hint="trace an example of the sizes that you mean to capture",
-            )
-        values = describe.merge(found[0], found[1], (_batch(first), _batch(second)))
-        return self._assemble(inputs, values, complete=True)
-
-    def _refused(self, specs: Specs, error: Exception) -> FeedError:
-        given = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in specs.items())
-        several = "" if self._inputs.known else "; where it takes a list, give a tuple of arrays"
-        return FeedError(
-            f"the model does not take this input: {brief(error)}",
-            hint=f"it was called with {given}{several}",
-        )
-
-    def _assemble(self, inputs: Specs, values: list[Any], *, complete: bool) -> Graph:
-        given = {
-            spec.name: (spec.shape, spec.dtype)
-            for spec in self.inputs
-            if spec.shape is not None and spec.dtype is not None
-        }
-        known = [(name, dtype, shape) for name, (shape, dtype) in {**inputs, **given}.items()]
-        weights = Ownership(self._model).weights
-        taps = list(describe.tap_points(known, weights, values))
-        named = [tap.name for tap in taps if tap.kind == "weight"]
-        self._weights = dict(zip(named, weights, strict=True))
-        self._loops = {one.value.name: len(one.value.loops) for one, _ in values}
-        self._known = _parts(self._model)
-        return Graph(taps, complete=complete)
-
-
-def _parts(model: Any) -> dict[int, Any]:
-    """The layers and variables of a model by their identity, which nothing else gets meanwhile."""
-    return {id(one): one for one in (*model._flatten_layers(), *model.variables)}
-
-
-def _filled(specs: Sequence[InputSpec], batch: int, free: int) -> Specs:
-    """Declared shapes with every open size filled in."""
-    filled: Specs = {}
-    for spec in specs:
-        shape = spec.shape or ()
-        sizes = (free if size is None else size for size in shape[1:])
-        first = (batch if shape[0] is None else shape[0],) if shape else ()
-        filled[spec.name] = ((*first, *sizes), str(spec.dtype))
-    return filled
+        return self._lister().declared()
 
 
 def _first_of_two(tap: TapPoint, value: Array, loops: int) -> Array:
@@ -405,14 +328,5 @@ def _is_one(arrays: Mapping[str, Array]) -> bool:
     return {len(array) for array in arrays.values() if array.ndim} == {1}
 
 
-def _batch(specs: Specs) -> int | None:
-    return next((shape[0] for shape, _ in specs.values() if shape), None)
-
-
 def _signature(arrays: Mapping[str, Array]) -> Any:
-    return tuple((name, array.shape[1:], _dtype(array)) for name, array in arrays.items())
-
-
-def _dtype(array: Array) -> str:
-    """The dtype as Keras calls it."""
-    return "string" if array.dtype.kind in "USO" else str(array.dtype)
+    return tuple((name, array.shape[1:], dtype_name(array)) for name, array in arrays.items())

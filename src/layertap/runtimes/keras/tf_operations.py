@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 
+from layertap.runtimes.following import Shape, Step, Trail
 from layertap.runtimes.keras.recorder import Frame, Recorder
 from layertap.runtimes.keras.tf_loops import LOOPS, inner_graphs
 from layertap.runtimes.keras.user_lines import user_line
+from layertap.runtimes.tfgraph.steps import step
 
 _PASSIVE = frozenset(
     {
@@ -86,6 +88,36 @@ class GraphOperations:
             self._recorder.operation(
                 frame, suffix, operation.type, tensor, list(operation.inputs), source
             )
+
+
+def trail(graph: Any, tensors: Sequence[Any]) -> Trail | None:
+    """The operations of ``graph``, which is given ``tensors``, as a trail whose keys are the names
+    of tensors in it; None where there is no such graph."""
+    if not all(getattr(tensor, "graph", None) is graph for tensor in tensors):
+        return None
+    given = {tensor.name: _shape(tensor) for tensor in tensors}
+    steps = [_step(one) for one in graph.get_operations() if _given(one) not in given]
+    return Trail(given, steps)
+
+
+def _given(operation: Any) -> str:
+    return operation.outputs[0].name if operation.type == "Placeholder" else ""
+
+
+def _step(operation: Any) -> Step:
+    inputs = operation.inputs
+    return step(
+        operation.type,
+        tuple(tensor.name for tensor in inputs),
+        tuple((tensor.name, _shape(tensor)) for tensor in operation.outputs),
+        inputs[0].shape.rank if len(inputs) else None,
+        lambda number: tf.get_static_value(inputs[number]),
+        lambda name: operation.get_attr(name) if name in operation.node_def.attr else None,
+    )
+
+
+def _shape(tensor: Any) -> Shape | None:
+    return None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
 
 
 def _lines(operation: Any) -> Iterator[tuple[str, int]]:
