@@ -78,6 +78,18 @@ def select(graph: Graph, selector: Selector, *, hint: str = "") -> tuple[TapPoin
     return tuple(tap for tap in graph if tap.name in chosen)
 
 
+def reaches_arguments(selector: Selector) -> bool:
+    """Whether ``selector`` may match what calls inside the model are given: a text does so only
+    where it says a kind, an index, or the whole name."""
+    if selector is None:
+        return False
+    if isinstance(selector, TapPoint):
+        return selector.kind == "argument"
+    if isinstance(selector, str):
+        return any(part in selector for part in ("kind:", "#", ":args", ":kwargs"))
+    return not is_union(selector) or any(map(reaches_arguments, selector))
+
+
 def canonical(graph: Graph, selector: Selector) -> Selector:
     """``selector`` with names of tap points of ``graph``, further ones too, replaced by these: a
     name may hold what would be an operator in a pattern."""

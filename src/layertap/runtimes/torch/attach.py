@@ -18,12 +18,12 @@ from layertap.core.dtypes import Array
 from layertap.core.graph import Graph, Kind, TapPoint
 from layertap.core.interrupts import Deferred
 from layertap.core.select import (
-    Predicate,
     Selector,
     canonical,
     compile_selector,
     is_union,
     no_such_tap,
+    reaches_arguments,
     select,
 )
 from layertap.errors import RunError, SourceError, Untappable
@@ -44,6 +44,9 @@ from layertap.runtimes.torch.graph import (
 )
 from layertap.runtimes.torch.listening import Listening, caller
 from layertap.runtimes.torch.tracing import input_leaves
+
+_UNDECIDED = "?"
+"""In place of a name, of a value that has not appeared yet."""
 
 _TAIL = re.compile(r"(@\d+)?(:[^|&~()\"]*)?$")
 
@@ -80,7 +83,7 @@ class Attached(Mapping[str, Array]):
         self._names = names
         self._graph = promised(self._catalog, self._arguments.inputs, names).graph
         self._selector = canonical(self._graph, selector)
-        self._chosen = _Chosen(Builder(self._catalog, names), compile_selector(self._selector))
+        self._chosen = _Chosen(Builder(self._catalog, names), self._selector)
         self._listening = Listening([slot.module for slot in self._catalog.slots])
         self._callers: dict[int, _Caller] = {}
         self.modules = {id(slot.module): slot.index for slot in self._catalog.slots}
@@ -108,10 +111,10 @@ class Attached(Mapping[str, Array]):
     def enter(self, slot: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if internals.in_backward():
             return None
-        who = caller()
-        if who not in self._callers:
-            self._callers[who] = _Caller(self._catalog, self._arguments, self._chosen)
-        heard = self._callers[who]
+        heard = self._callers.get(caller())
+        if heard is None:
+            heard = _Caller(self._catalog, self._arguments, self._chosen)
+            self._callers[caller()] = heard
         return heard, heard.enter(slot, args, kwargs)
 
     def leave(self, token: Any, output: Any) -> None:
@@ -184,12 +187,15 @@ class _Chosen:
     """Which values are wanted, by what is known of them when they appear; ``names`` of those that
     are, None for the others."""
 
-    def __init__(self, builder: Builder, wanted: Predicate) -> None:
-        self.builder, self.wanted = builder, wanted
+    def __init__(self, builder: Builder, selector: Selector) -> None:
+        self.builder, self.wanted = builder, compile_selector(selector)
+        self.arguments = reaches_arguments(selector)
         self.names: dict[Key, str | None] = {}
         self._lock = threading.Lock()
 
     def name(self, value: Value, kind: Kind) -> str | None:
+        if value.key in self.names:
+            return self.names[value.key]
         with self._lock:
             if value.key not in self.names:
                 key, wanted, slot, tensor = value
@@ -204,27 +210,37 @@ class _Caller(Calls):
     """The calls of one thread, and the values of the latest."""
 
     def __init__(self, catalog: Catalog, arguments: Arguments, chosen: _Chosen) -> None:
-        super().__init__(catalog, {})
+        super().__init__(catalog, {}, hears_given=chosen.arguments)
         self.arguments, self.chosen = arguments, chosen
         self.values: dict[Key, torch.Tensor] = {}
         self.depth = 0
         self._inside: dict[int, frozenset[int]] = {}
+        self._keys: dict[tuple[int, int], Key] = {}
 
     def enter(self, slot: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int]:
         with self.lock:
-            if self.depth == 0 or not self.slots[slot].name:
+            named = self.slots[slot].name
+            if self.depth == 0 or not named:
                 self._begin(self.slots[slot])
             self.depth += 1
-            if not self.slots[slot].name:
+            if not named:
                 root = self.slots[slot]
                 for name, leaf in input_leaves(self.arguments.named(args, kwargs)):
                     self._keep(Value(Key(INPUT, 0, name), name, root, leaf), "input")
-            return super().enter(slot, args, kwargs)
+            return self._enter(slot, args, kwargs)
 
     def leave(self, token: tuple[int, int], output: Any) -> None:
         with self.lock:
             self.depth -= 1
-            super().leave(token, output)
+            key = self._keys.get(token)
+            name = None if key is None else self.chosen.names.get(key, _UNDECIDED)
+            if key is None or name is _UNDECIDED or type(output) is not torch.Tensor:
+                self._keys[token] = Key(*token, "")
+                self._leave(token, output)
+                return
+            self.open.leave(token)
+            if name is not None and not internals.is_transformed(output):
+                self.values[key] = snapshot(output)
 
     def failed(self, token: tuple[int, int]) -> None:
         with self.lock:

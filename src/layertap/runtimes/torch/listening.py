@@ -61,20 +61,25 @@ _captures: dict[int, Ear[Any]] = {}
 _attached: tuple[Ear[Any], ...] = ()
 """Ears that hear all threads."""
 
+Ears = tuple[tuple[Ear[Any], int], ...]
+"""Who hears a call, each with the position that it knows the module by."""
+_NOT_HEARD: Ears = ()
+
 
 def caller() -> int:
     """The thread that the calls in this thread belong to."""
     return _here.who
 
 
-def _ears(module: nn.Module) -> list[tuple[Ear[Any], int]]:
+def _ears(module: nn.Module) -> Ears:
     """Who hears a call of ``module`` in this thread, and its position for them."""
-    ear = _captures.get(_here.who)
+    key, ear = id(module), _captures.get(_here.who)
     if ear is not None:
-        slot = ear.modules.get(id(module))
-        return [] if slot is None else [(ear, slot)]
-    key = id(module)
-    return [(ear, ear.modules[key]) for ear in _attached if key in ear.modules]
+        slot = ear.modules.get(key)
+        return _NOT_HEARD if slot is None else ((ear, slot),)
+    if not _attached:
+        return _NOT_HEARD
+    return tuple([(ear, ear.modules[key]) for ear in _attached if key in ear.modules])
 
 
 class _Heard(Generic[Token]):
@@ -101,7 +106,7 @@ class _Heard(Generic[Token]):
 
 def _hear(
     module: nn.Module,
-    ears: list[tuple[Ear[Any], int]],
+    ears: Ears,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -135,23 +140,18 @@ def _calls(function: Any) -> Any:
     """In place of ``function``, which every call of a module goes through."""
 
     def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-        ear = _captures.get(_here.who)
-        if ear is not None:
-            slot = ear.modules.get(id(module))
-            if slot is None:
-                return function(module, *args, **kwargs)
-            if not internals.has_pre_hooks(module):
-                return _capture(ear, slot, module, function, args, kwargs)
         ears = _ears(module)
         if not ears:
             return function(module, *args, **kwargs)
         hooked = internals.has_pre_hooks(module)
+        if len(ears) == 1 and not hooked:
+            return _tell(*ears[0], module, function, args, kwargs)
         return _hear(module, ears, types.MethodType(function, module), args, kwargs, hooked=hooked)
 
     return call
 
 
-def _capture(
+def _tell(
     ear: Ear[Token],
     slot: int,
     module: nn.Module,
@@ -159,8 +159,8 @@ def _capture(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Any:
-    """What :func:`_hear` does, where a capture alone hears a module without hooks before its
-    forward: most calls, hence in as few steps as possible."""
+    """What :func:`_hear` does, where one ear hears a module without hooks before its forward: most
+    calls, hence in as few steps as possible."""
     token = ear.enter(slot, args, kwargs)
     here = _here
     calls, waiting, here.waiting = here.calls, here.waiting, _NOBODY
@@ -232,9 +232,7 @@ class _Entering(_Method):
 class _Direct(_Method):
     """A ``forward`` that may be called without its module."""
 
-    def __init__(
-        self, method: types.MethodType, module: nn.Module, ears: list[tuple[Ear[Any], int]]
-    ) -> None:
+    def __init__(self, method: types.MethodType, module: nn.Module, ears: Ears) -> None:
         super().__init__(method)
         self._module, self._ears = module, ears
 

@@ -97,7 +97,7 @@ class Reader:
         call = self._counts.get(slot, 0)
         self._counts[slot] = call + 1
         if self._recorded:
-            self._open.enter(slot, call)
+            self._open.enter((slot, call))
         given = self._wanted[slot].given
         if given:
             wanted = given.get(call, {})
@@ -108,7 +108,7 @@ class Reader:
     def leave(self, token: tuple[int, int], output: Any) -> None:
         slot, call = token
         if self._recorded:
-            self._open.leave(slot, call)
+            self._open.leave(token)
         key = self._only[slot].get(call)
         if key is not None and type(output) is torch.Tensor and not is_transformed(output):
             self.values[key] = snapshot(output)
@@ -119,7 +119,7 @@ class Reader:
 
     def failed(self, token: tuple[int, int]) -> None:
         if self._recorded:
-            self._open.leave(*token)
+            self._open.leave(token)
 
     @property
     def record(self) -> Callable[[str, Any], None] | None:
