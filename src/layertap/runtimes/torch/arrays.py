@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from layertap.core.dtypes import Array, numpy_dtype
 from layertap.errors import FeedError, Untappable
-from layertap.runtimes.torch.internals import is_transformed
+from layertap.runtimes.torch.internals import is_traceable_wrapper_subclass, is_transformed
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 """Integer types as wide as those that only ml_dtypes gives NumPy, by bytes per element."""
@@ -39,6 +38,14 @@ def why_untappable(tensor: torch.Tensor) -> str:
     if tensor.is_meta:
         return "it is on the meta device, without values"
     return ""
+
+
+def memory(tensor: torch.Tensor) -> int:
+    """The identity of a tensor's memory while that lives; 0 where it has none of its own."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):
+        return 0
 
 
 def snapshot(tensor: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from layertap.runtimes.torch import internals
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -22,16 +24,9 @@ class Slot:
         return type(self.module).__name__
 
 
-def is_compiled_wrapper(module: nn.Module) -> bool:
-    """Whether ``torch.compile(module)`` made it; the module proper is its ``_orig_mod``."""
-    return type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules
-
-
 def unwrap(module: nn.Module) -> nn.Module:
     """The module that ``torch.compile`` was given, or ``module`` itself."""
-    while is_compiled_wrapper(module):
-        inner = module._modules["_orig_mod"]
-        assert inner is not None
+    while (inner := internals.original(module)) is not None:
         module = inner
     return module
 
@@ -39,8 +34,8 @@ def unwrap(module: nn.Module) -> nn.Module:
 def is_compiled(root: nn.Module) -> bool:
     """Whether ``root`` or a module inside runs through ``torch.compile``."""
     return any(
-        is_compiled_wrapper(module)
-        or getattr(module, "_compiled_call_impl", None) is not None
+        internals.original(module) is not None
+        or internals.is_compiled_in_place(module)
         or hasattr(module.forward, "_torchdynamo_orig_callable")
         for module in root.modules()
     )
@@ -109,7 +104,7 @@ def _named(
     yield name, module
     if isinstance(module, torch.jit.ScriptModule):
         return
-    for key, child in module._modules.items():
-        if child is not None and child not in above:
+    for key, child in internals.children(module):
+        if child not in above:
             full = f"{name}.{key}" if name else key
             yield from _named(unwrap(child), full, (*above, module))

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from layertap.core.feeds import Feed, InputSpec
 from layertap.errors import FeedError
 from layertap.runtimes.torch.arrays import to_tensor
+from layertap.runtimes.torch.internals import tree_map
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -15,9 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.weak import WeakTensorKeyDictionary
+
+from layertap.runtimes.torch.arrays import memory
+from layertap.runtimes.torch.internals import (
+    TorchDispatchMode,
+    WeakTensorKeyDictionary,
+    tree_leaves,
+    tree_map,
+    written_arguments,
+)
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +81,7 @@ class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.samples = samples
         self.before_write: Callable[[torch.Tensor], None] = lambda _: None
-        self._owned = {_storage(tensor) for tensor in owned} - {0}
+        self._owned = {memory(tensor) for tensor in owned} - {0}
         self._places: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._writes: dict[int, list[np.ndarray[Any, Any]]] = {}
 
@@ -92,7 +98,7 @@ class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return known
         # Of elsewhere: the module's own, or made by what is no operation, of samples perhaps.
         could = self.samples > 1 and tensor.numel() > 0 and tensor.numel() % self.samples == 0
-        if not could or _storage(tensor) in self._owned:
+        if not could or memory(tensor) in self._owned:
             return None
         return UNKNOWN
 
@@ -141,12 +147,12 @@ class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _write(self, tensor: torch.Tensor, place: Place | None) -> None:
         """What shares memory with a tensor that gets samples holds some, too."""
         if place != self.place(tensor):
-            self._writes.setdefault(_storage(tensor), []).append(_extent(tensor))
+            self._writes.setdefault(memory(tensor), []).append(_extent(tensor))
         self._places[tensor] = place
 
     def _is_written(self, tensor: torch.Tensor) -> bool:
         """Whether samples were written to the memory of ``tensor`` by another name."""
-        writes = self._writes.get(_storage(tensor), ())
+        writes = self._writes.get(memory(tensor), ())
         return any(np.shares_memory(_extent(tensor), write) for write in writes)
 
 
@@ -339,12 +345,8 @@ def _pure(func: Any) -> Any:
 
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
     """The tensors that an operation writes to, as its schema says."""
-    written = []
-    for i, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[i] if i < len(args) else kwargs.get(argument.name)
-            written += [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-    return written
+    values = written_arguments(func, args, kwargs)
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
 class _Memory:
@@ -363,11 +365,3 @@ class _Memory:
 
 def _extent(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return np.asarray(_Memory(tensor))
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    """The identity of a tensor's memory while that lives; 0 where it has none of its own."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):
-        return 0

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_map
 
 from layertap.core.axes import Evidence, changed_order, reordered
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Batch, Feed
 from layertap.errors import LayertapError
 from layertap.runtimes.torch.arrays import to_array
+from layertap.runtimes.torch.internals import tree_map
 from layertap.runtimes.torch.passes import Network, TapPass
 from layertap.runtimes.torch.tracing import Traced
 

@@ -6,12 +6,34 @@ Where one is gone or does something else, a slower or poorer public way takes it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules import module as nn_module
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
+
+__all__ = [
+    "CALL",
+    "TorchDispatchMode",
+    "WeakTensorKeyDictionary",
+    "children",
+    "has_hooks",
+    "has_pre_hooks",
+    "held_tensors",
+    "in_backward",
+    "is_compiled_in_place",
+    "is_traceable_wrapper_subclass",
+    "is_transformed",
+    "original",
+    "report",
+    "tree_leaves",
+    "tree_map",
+    "written_arguments",
+]  # fmt: skip
 
 _report: dict[str, str] = {}
 
@@ -154,3 +176,68 @@ _BACKWARD_KNOWN = _tried(
 def in_backward() -> bool:
     """Whether this thread is in a backward pass, where a checkpoint computes its part anew."""
     return _BACKWARD_KNOWN and torch._C._current_graph_task_id() != -1
+
+
+def children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that ``module`` holds itself, under each of their names."""
+    if not _CHILDREN_KNOWN:
+        yield from module.named_children()
+        return
+    for name, child in module._modules.items():
+        if child is not None:
+            yield name, child
+
+
+def _knows_children() -> bool:
+    twice = nn.Identity()
+    module = nn.Sequential(twice, twice)
+    return list(module._modules.items()) == [("0", twice), ("1", twice)]
+
+
+_CHILDREN_KNOWN = _tried(
+    "nn.Module._modules", _knows_children, "a module that another holds twice has one name"
+)
+
+
+def original(module: nn.Module) -> nn.Module | None:
+    """The module that ``torch.compile`` was given to make ``module``; None if it did not."""
+    inner = dict(children(module)).get("_orig_mod")
+    return inner if type(module).__name__ == "OptimizedModule" else None
+
+
+def held_tensors(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:
+    """The parameters and buffers of ``module`` itself: who holds them, under which name. What runs
+    in TorchScript keeps its own."""
+    for kind in ("_parameters", "_buffers"):
+        held: dict[str, Any] = module.__dict__.get(kind) or {}
+        for name, tensor in held.items():
+            if tensor is not None:
+                yield held, name, tensor
+
+
+def _knows_held() -> bool:
+    module = nn.BatchNorm1d(1)
+    names = {name for _, name, _ in held_tensors(module)}
+    return names == {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+
+
+_tried("nn.Module._parameters", _knows_held, "parameters and buffers are not put back")
+
+
+def written_arguments(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The arguments that an operation of PyTorch's writes to, as its schema says."""
+    return [
+        args[i] if i < len(args) else kwargs.get(argument.name)
+        for i, argument in enumerate(operation._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
+def _knows_schemas() -> bool:
+    x, y = torch.zeros(1), torch.ones(1)
+    pure = written_arguments(torch.ops.aten.add.Tensor, (x, y), {})
+    written = written_arguments(torch.ops.aten.add_.Tensor, (x, y), {})
+    return not pure and len(written) == 1 and written[0] is x
+
+
+_tried("OpOverload._schema", _knows_schemas, "operations that write are not followed")

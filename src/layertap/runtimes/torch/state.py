@@ -19,6 +19,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from layertap.errors import RuntimeFailure
+from layertap.runtimes.torch import internals
+from layertap.runtimes.torch.arrays import memory
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -82,9 +84,10 @@ class State:
     def __init__(self, root: nn.Module, *, advance: bool = False) -> None:
         self.root, self.advance = root, advance
         self.modules = list(root.modules())
-        self.parameters = list(_cells(self.modules, "_parameters"))
-        self.buffers = list(_cells(self.modules, "_buffers"))
-        tensors = [cell.tensor for cell in (*self.parameters, *self.buffers)]
+        self.cells = list(_cells(self.modules))
+        self.parameters = [c for c in self.cells if isinstance(c.tensor, nn.Parameter)]
+        self.buffers = [c for c in self.cells if not isinstance(c.tensor, nn.Parameter)]
+        tensors = [cell.tensor for cell in self.cells]
         self.frozen = any(tensor.is_inference() for tensor in tensors)
         self.devices = {tensor.device for tensor in tensors if tensor.is_cuda}
         self.counted = [c.tensor for c in self.parameters if not c.tensor.is_inference()]
@@ -92,11 +95,11 @@ class State:
         self.written: set[int] = set()
         self._by_memory: dict[int, list[Cell]] = {}
         for cell in self.parameters:
-            self._by_memory.setdefault(_memory(cell.tensor), []).append(cell)
+            self._by_memory.setdefault(memory(cell.tensor), []).append(cell)
 
     def is_current(self) -> bool:
         """Whether the module still holds the very tensors that were found."""
-        return all(c.owner.get(c.key) is c.tensor for c in (*self.parameters, *self.buffers))
+        return all(c.owner.get(c.key) is c.tensor for c in self.cells)
 
     def save(self) -> Saved:
         """The state before a batch."""
@@ -104,7 +107,7 @@ class State:
 
     def cells_at(self, tensor: torch.Tensor) -> list[Cell]:
         """The parameters that share the memory of ``tensor``."""
-        return self._by_memory.get(_memory(tensor), []) if _memory(tensor) else []
+        return self._by_memory.get(memory(tensor), []) if memory(tensor) else []
 
 
 class Saved:
@@ -135,7 +138,7 @@ class Saved:
         for module, training in zip(state.modules, self.training, strict=True):
             if module.training != training:
                 module.training = training
-        for cell in (*state.parameters, *state.buffers):
+        for cell in state.cells:
             cell.put_back()
         with torch.inference_mode(state.frozen), torch.no_grad():
             for cell, copy in self.copies:
@@ -186,18 +189,9 @@ def _restore(tensor: torch.Tensor, copy: Copy) -> None:
     tensor.detach().copy_(values)
 
 
-def _cells(modules: Iterable[nn.Module], kind: str) -> Iterator[Cell]:
-    """The tensors that modules hold, of a kind; what runs in TorchScript keeps its own."""
+def _cells(modules: Iterable[nn.Module]) -> Iterator[Cell]:
+    """The tensors that ``modules`` hold, as far as they have values."""
     for module in modules:
-        held: dict[str, Any] = module.__dict__.get(kind) or {}
-        for key, tensor in held.items():
-            if tensor is not None and not is_lazy(tensor) and not tensor.is_meta:
-                yield Cell(held, key, tensor)
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    """The identity of a tensor's memory while that lives; 0 where it has none of its own."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):
-        return 0
+        for owner, key, tensor in internals.held_tensors(module):
+            if not is_lazy(tensor) and not tensor.is_meta:
+                yield Cell(owner, key, tensor)
