@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.compiler import is_compiling
+from torch.jit import is_tracing
 
 from layertap import recording
 from layertap.core.dtypes import Array
@@ -109,7 +111,8 @@ class Attached(Mapping[str, Array]):
             self._stack.close()
 
     def enter(self, slot: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        if internals.in_backward():
+        # What is traced is to become a program, of which reading must be no part.
+        if internals.in_backward() or is_tracing() or is_compiling():
             return None
         heard = self._callers.get(caller())
         if heard is None:

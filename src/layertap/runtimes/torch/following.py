@@ -247,7 +247,8 @@ class _Operation:
             if size and inner % step == 0 and (step * size) % (inner * self.samples) == 0:
                 merged = step * size // (inner * self.samples)
                 found.append(Place(axis, merged, inner // step))
-        found.sort(key=lambda each: (not each.alone, abs(each.axis - place.axis)))
+        # One sample fits in more than one axis: merged into those before it is what programs do.
+        found.sort(key=lambda at: (not at.alone, at.inner != 1, abs(at.axis - place.axis)))
         return found[0] if found else UNKNOWN
 
     def _joined(self, output: torch.Tensor) -> Place | None:

@@ -206,8 +206,12 @@ def original(module: nn.Module) -> nn.Module | None:
 
 
 def held_tensors(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:
-    """The parameters and buffers of ``module`` itself: who holds them, under which name. What runs
-    in TorchScript keeps its own."""
+    """The parameters and buffers of ``module`` itself: who holds them, under which name. Those of
+    TorchScript cannot be exchanged."""
+    if isinstance(module, torch.jit.ScriptModule):
+        for named in (module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
+            yield from (({name: tensor}, name, tensor) for name, tensor in named)
+        return
     for kind in ("_parameters", "_buffers"):
         held: dict[str, Any] = module.__dict__.get(kind) or {}
         for name, tensor in held.items():

@@ -9,6 +9,7 @@ copies and pickles of a module know nothing of it, and other threads run undistu
 
 from __future__ import annotations
 
+import functools
 import threading
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -203,25 +204,18 @@ class _Forward:
         if here.calls and here.calls[-1] == id(module):
             return _Entering(bound, here.waiting) if here.waiting else bound
         ears = _ears(module)
-        return _Direct(bound, module, ears) if ears else bound
+        return _direct(bound, ears) if ears else bound
 
 
-class _Method:
-    """Stands for a bound ``forward``; what looks at it finds the method itself."""
-
-    def __init__(self, method: types.MethodType) -> None:
-        self.__wrapped__ = method
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__wrapped__, name)
-
-
-class _Entering(_Method):
+class _Entering:
     """The ``forward`` of a call that is being heard, which tells what it gets of the hooks."""
 
     def __init__(self, method: types.MethodType, heard: list[_Heard[Any]]) -> None:
-        super().__init__(method)
+        self.__wrapped__ = method
         self._heard = heard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for each in self._heard:
@@ -229,22 +223,26 @@ class _Entering(_Method):
         return self.__wrapped__(*args, **kwargs)
 
 
-class _Direct(_Method):
-    """A ``forward`` that may be called without its module."""
+def _direct(method: types.MethodType, ears: Ears) -> types.MethodType:
+    """A ``forward`` that may be called without its module. It is a method like the other, with its
+    source and its globals, for those who look into it, such as TorchScript."""
+    hear = _hear
 
-    def __init__(self, method: types.MethodType, module: nn.Module, ears: Ears) -> None:
-        super().__init__(method)
-        self._module, self._ears = module, ears
+    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return hear(module, ears, method, args, kwargs, hooked=False)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _hear(self._module, self._ears, self.__wrapped__, args, kwargs, hooked=False)
+    original: Any = method.__func__
+    alike = types.FunctionType(
+        forward.__code__, original.__globals__, original.__name__, None, forward.__closure__
+    )
+    return types.MethodType(functools.update_wrapper(alike, original), method.__self__)
 
 
 def _starts(function: Any) -> Any:
     """In place of ``Thread.start``: a thread that is started within a call belongs to it."""
 
     def start(thread: threading.Thread) -> None:
-        if _here.calls:
+        if _here.calls or _here.who in _captures:
             who, run = _here.who, thread.run
 
             def heard() -> None:
