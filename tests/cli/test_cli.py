@@ -102,7 +102,7 @@ def test_hints_are_in_the_words_of_the_command_line(hint, shown, capsys):
 
 @pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(int8_model):
-    command = f'"{sys.executable}" -m layertap.cli ls "{int8_model}" --json'
+    command = f'"{sys.executable}" -m layertap ls "{int8_model}" --json'
     script = f"( sleep 1; {command} ) | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "141"

@@ -127,7 +127,7 @@ def test_a_port_that_is_not_there(cli: Invoke, model: Path) -> None:
 
 
 def test_standard_input(board: testboard.Board, model: Path, stream: Path) -> None:
-    command = [sys.executable, "-m", "layertap.cli", "listen", "-", "-m", str(model)]
+    command = [sys.executable, "-m", "layertap", "listen", "-", "-m", str(model)]
     with stream.open("rb") as file:
         done = subprocess.run(
             [*command, "-t", "row", "--json", "--samples", "5"],
@@ -164,14 +164,14 @@ def test_ctrl_c_leaves_a_run_that_is_appended_to(
     assert said.rstrip().endswith("--resume")
     command = [*arguments, "--resume", "--samples", str(run.samples + 2)]
     subprocess.run(
-        [sys.executable, "-m", "layertap.cli", *command], cwd=model.parent, check=True, timeout=60
+        [sys.executable, "-m", "layertap", *command], cwd=model.parent, check=True, timeout=60
     )
     assert layertap.load(model.parent / "run.zarr").samples == run.samples + 2
 
 
 def test_a_live_table_on_a_terminal(board: testboard.Board, model: Path) -> None:
     near, far = pty.openpty()
-    command = [sys.executable, "-m", "layertap.cli", "listen", endless(board), "-m", str(model)]
+    command = [sys.executable, "-m", "layertap", "listen", endless(board), "-m", str(model)]
     process = subprocess.Popen(
         [*command, "-t", "row", "--samples", "4"],
         stdout=far,

@@ -40,11 +40,23 @@ def test_bytes_add_up(cli_json, cli, int8_model):
     assert "3,072 bytes (3 KiB) a sample" in cli("ls", int8_model, "-t", "*relu").stdout
 
 
-def test_piped_names_are_whole(cli, shared):
-    result = cli("ls", shared / "models/mlperf-tiny/resnet_int8.tflite")
-    assert "model/activation/Relu;model/batch_normalization/FusedBatchNormV3;" in result.stdout
-    assert "…" not in result.stdout
-    assert "\x1b" not in result.stdout
+def test_piped_rows_have_all_columns_and_an_end(cli, shared):
+    path = shared / "models/mlperf-tiny/resnet_int8.tflite"
+    result = cli("ls", path)
+    head, *rows, _ = result.stdout.splitlines()
+    assert head.split()[:3] == ["#", "name", "kind"]
+    assert max(map(len, rows)) < 140
+    assert len({row.split("  ")[1] for row in rows}) > 1
+    assert result.stderr == "(name cut; --wide shows everything)\n"
+    whole = cli("ls", path, "--wide")
+    assert "model/activation/Relu;model/batch_normalization/FusedBatchNormV3;" in whole.stdout
+    assert "…" not in whole.stdout
+    assert whole.stderr == ""
+    assert "\x1b" not in result.stdout + whole.stdout
+
+
+def test_one_is_one(cli, int8_model):
+    assert cli("ls", int8_model, "-t", "pool").stdout.endswith("1 tap point, 256 bytes a sample\n")
 
 
 def test_no_framework_is_imported(cli_without, int8_model):

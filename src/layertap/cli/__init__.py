@@ -55,6 +55,14 @@ class Verbs(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in VERBS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise _unknown(name, ctx)
+        return super().resolve_command(ctx, args)
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -68,6 +76,8 @@ class Verbs(click.Group):
         # TensorFlow tells about processors and GPUs on standard error unless this is set first.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if "--debug" in given else "3")
         extra.setdefault("obj", given)
+        if os.environ.get("NO_COLOR"):  # https://no-color.org
+            extra.setdefault("color", False)
         debug = "--debug" in given
         verb_args = [arg for arg in given if arg != "--debug"]
         sys.exit(self._status(verb_args, prog_name or "layertap", extra, debug))
@@ -75,6 +85,7 @@ class Verbs(click.Group):
     def _status(
         self, args: list[str], name: str, extra: MutableMapping[str, Any], debug: bool
     ) -> int:
+        color: bool | None = extra.get("color")
         try:
             status = super().main(list(args), name, standalone_mode=False, **extra)
             sys.stdout.flush()
@@ -82,27 +93,38 @@ class Verbs(click.Group):
             _forget_stdout()
             return CLOSED_PIPE
         except (click.exceptions.Abort, KeyboardInterrupt):
-            report(Interrupted("interrupted"), args)
+            report(Interrupted("interrupted"), args, color)
             return INTERRUPTED
         except Interrupted as error:
-            report(error, args)
+            report(error, args, color)
             return INTERRUPTED
         except Exception as error:
             if debug:
                 raise
-            report(error, args)
+            report(error, args, color)
             return FAILURE
         return status if isinstance(status, int) else 0
 
     def invoke(self, ctx: click.Context) -> Any:
+        from layertap.cli.warned import showing_warnings
+
         try:
-            return super().invoke(ctx)
+            with showing_warnings():
+                return super().invoke(ctx)
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise _ReaderGone from error
             where = f"{error.filename}: " if error.filename else ""
             message = f"{where}{error.strerror or error}"
             raise LayertapError(message, hint="check the path and its permissions") from error
+
+
+def _unknown(name: str, ctx: click.Context) -> LayertapError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, VERBS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"see {ctx.command_path} --help"
+    return LayertapError(f"there is no command {name!r}", hint=hint)
 
 
 def _forget_stdout() -> None:

@@ -15,11 +15,14 @@ from layertap.cli.board import showing_board
 from layertap.cli.failure import Interrupted
 from layertap.cli.invocation import program
 from layertap.cli.options import (
+    batch_axes,
+    batch_axis_option,
     given_inputs,
     input_options,
     json_option,
     runtime_choice,
     runtime_options,
+    source_argument,
     taps_option,
 )
 from layertap.cli.table import counted
@@ -28,7 +31,7 @@ from layertap.errors import BudgetExceeded, LayertapError, StoreError
 
 if TYPE_CHECKING:
     from layertap.api import Model
-    from layertap.cli.inputs import Inputs, UserBatches
+    from layertap.cli.inputs import Given, Inputs, UserBatches
     from layertap.core.captures import Run
     from layertap.core.plan import Plan
 
@@ -37,7 +40,7 @@ IN_MEMORY = "2GB"
 
 
 @click.command(short_help="run a model and read layers")
-@click.argument("source")
+@source_argument
 @taps_option("What to read: a name, a glob, op:CONV_2D, #17, with | & ~.  [default: all computed]")
 @input_options
 @click.option("-o", "--to", "output", metavar="RUN.zarr", help="Write the captures there.")
@@ -46,6 +49,8 @@ IN_MEMORY = "2GB"
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing run.")
 @click.option("--budget", metavar="BYTES", help="Refuse to read more, as in 2GB.")
+@batch_axis_option
+@click.option("--verify", is_flag=True, help="Run each batch twice, and compare all bits.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be read, and stop.")
 @runtime_options
 @click.option("-v", "--verbose", is_flag=True, help="Show what a board prints.")
@@ -68,6 +73,7 @@ def capture(ctx: click.Context, /, source: str, only_plan: bool, **options: Any)
 
     runtime, arguments = runtime_choice(options)
     given = given_inputs(options)
+    _check(given, options)
     if options["verbose"]:
         ctx.with_resource(showing_board())
     with open_model(source, runtime, arguments) as model:
@@ -76,12 +82,27 @@ def capture(ctx: click.Context, /, source: str, only_plan: bool, **options: Any)
             click.echo(f"note: {note}", err=True)
         if only_plan:
             taps = _with_inputs(model, options)
-            plan = model.plan(taps, inputs, budget=options["budget"])
+            axes = batch_axes(options["axes"])
+            plan = model.plan(taps, inputs, batch_axis=axes, budget=options["budget"])
             _print_plan(plan, options)
             return
         start = time.monotonic()
         run = _capture(model, inputs, options, ctx.obj)
     _print_run(run, time.monotonic() - start, options)
+
+
+def _check(given: Given, options: dict[str, Any]) -> None:
+    """Refuse what can be refused before a framework is imported, which takes seconds."""
+    from layertap.cli.inputs import check_files
+    from layertap.core.select import compile_selector
+
+    compile_selector(options["taps"])
+    check_files(given)
+    if options["output"]:
+        from layertap.store.zarr import check_place
+
+        place = Path(options["output"])
+        check_place(place, resume=options["resume"], overwrite=options["overwrite"])
 
 
 def _with_inputs(model: Model, options: dict[str, Any]) -> list[str] | None:
@@ -106,6 +127,8 @@ def _capture(
                 options["taps"] or None,
                 to=output,
                 batch_size=options["batch_size"],
+                batch_axis=batch_axes(options["axes"]),
+                verify=options["verify"],
                 keep_inputs=options["keep_inputs"],
                 budget=budget,
                 compression=options["compress"],
@@ -136,7 +159,7 @@ def _interrupted(output: str | None, args: Sequence[str]) -> Interrupted:
         return Interrupted(f"before the first batch was written to {output}")
     again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
     return Interrupted(
-        f"{samples} samples are in {output}, which is valid",
+        f"{counted(samples, 'sample')} in {output}, which is valid",
         hint=f"go on with: {program()} {shlex.join([*again, '--resume'])}",
     )
 
@@ -157,8 +180,10 @@ def _print_plan(plan: Plan, options: dict[str, Any]) -> None:
     tap_table(plan.taps).show(wide=options["wide"])
     sample, total = plan.sample_bytes, plan.total_bytes
     size = "of unknown size" if sample is None else f"{sample:,} bytes a sample"
-    print(f"{len(plan.taps)} taps in {len(plan.passes)} pass{'es'[: 2 * (len(plan.passes) != 1)]}")
-    print(size if total is None else f"{size}, {total:,} bytes in all for {plan.samples} samples")
+    passes = "1 pass" if len(plan.passes) == 1 else f"{len(plan.passes)} passes"
+    print(f"{counted(len(plan.taps), 'tap')} in {passes}")
+    samples = counted(plan.samples or 0, "sample")
+    print(size if total is None else f"{size}, {total:,} bytes in all for {samples}")
 
 
 def _print_run(run: Run, seconds: float, options: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from layertap.cli.options import (
     json_option,
     runtime_choice,
     runtime_options,
+    source_argument,
     traced,
 )
 from layertap.cli.source import open_model
@@ -20,7 +21,7 @@ from layertap.core.units import format_bytes
 
 
 @click.command(short_help="write a model whose outputs are layers of another")
-@click.argument("source")
+@source_argument
 @click.option("--add-outputs", metavar="SELECTOR", multiple=True, help="Keep all, add these.")
 @click.option("--until", metavar="SELECTOR", multiple=True, help="Keep only what computes these.")
 @click.option("-o", "--to", "output", metavar="FILE", required=True, help="Where to write it.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from layertap.core.messages import abridged
 from layertap.errors import LayertapError
 
 _OWN = (
@@ -30,6 +31,9 @@ _OWN = (
     "every",
     "resume",
     "to",
+    "depth",
+    "verify",
+    "batch_axis",
 )
 _FURTHER = ("eager", "fast_path", "signature", "retries", "keep_state")
 _OPTIONS = (
@@ -43,21 +47,27 @@ _ARGUMENT = re.compile(rf"\b({'|'.join(_OPTIONS)})=('[^']*'|\"[^\"]*\"|[\w.]*)")
 _EXAMPLE = ("model.trace(x)", "--input FILE or --random SEED")
 
 
+LONGEST = 500
+"""Characters of a message or a hint: what a file or a framework says may have any length."""
+
+
 class Interrupted(LayertapError):
     """Ctrl-C; the hint says how to go on."""
 
 
-def report(error: BaseException, args: Sequence[str]) -> None:
-    """Print ``error`` to standard error, or as JSON to standard output where ``args`` say so."""
+def report(error: BaseException, args: Sequence[str], color: bool | None = None) -> None:
+    """Print ``error`` to standard error, or as JSON to standard output where ``args`` say so.
+    ``color`` False is without, None where there is a terminal."""
     kind, message, hint = _describe(error)
     if "--json" in args:
         click.echo(json.dumps({"error": kind, "message": message, "hint": hint}))
         return
     label = "interrupted" if isinstance(error, Interrupted) else "error"
     text = "" if message == label else f": {message}"
-    click.echo(click.style(label, fg="red", bold=True) + text, err=True)
+    click.echo(click.style(label, fg="red", bold=True) + text, err=True, color=color)
     if hint:
-        click.echo(click.style("hint", fg="green", bold=True) + f": {hint}", err=True)
+        told = click.style("hint", fg="green", bold=True) + f": {hint}"
+        click.echo(told, err=True, color=color)
 
 
 def _describe(error: BaseException) -> tuple[str, str, str]:
@@ -67,9 +77,9 @@ def _describe(error: BaseException) -> tuple[str, str, str]:
         return type(error).__name__, _one_line(error.message), hint
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx is not None else "layertap"
-        return "UsageError", error.format_message(), f"see {where} --help"
+        return "UsageError", _one_line(error.format_message()), f"see {where} --help"
     if isinstance(error, click.ClickException):
-        return type(error).__name__, error.format_message(), ""
+        return type(error).__name__, _one_line(error.format_message()), ""
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     hint = "layertap did not expect this; --debug before the command shows where it happened"
     return "Unexpected", _one_line(message), hint
@@ -82,7 +92,7 @@ def _as_option(argument: re.Match[str]) -> str:
 
 
 def _one_line(text: Any) -> str:
-    return " ".join(str(text).split())
+    return abridged(" ".join(str(text).split()), LONGEST)
 
 
 __all__ = ["Interrupted", "report"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from layertap.cli import completion
 from layertap.cli.board import showing_board
 from layertap.cli.failure import Interrupted
 from layertap.cli.invocation import program
@@ -29,8 +30,15 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="record what a board sends on its own")
-@click.argument("port")
-@click.option("-m", "--model", metavar="FILE.tflite", required=True, help="What the board runs.")
+@click.argument("port", shell_complete=completion.ports)
+@click.option(
+    "-m",
+    "--model",
+    metavar="FILE.tflite",
+    required=True,
+    help="What the board runs.",
+    shell_complete=completion.files,
+)
 @taps_option("Only these, selected as in capture.  [default: all that the board sends]")
 @click.option("-o", "--to", "output", metavar="RUN.zarr", help="Write the captures there.")
 @click.option("--samples", type=click.IntRange(1), metavar="N", help="Stop after so many.")

@@ -13,10 +13,12 @@ from layertap.cli.options import (
     json_option,
     runtime_choice,
     runtime_options,
+    source_argument,
     taps_option,
     traced,
 )
 from layertap.cli.source import open_model
+from layertap.cli.table import counted
 from layertap.cli.taps import tap_json, tap_table
 from layertap.core.graph import Graph, Kind, TapPoint
 from layertap.core.select import select
@@ -25,7 +27,7 @@ from layertap.errors import NoSuchTap
 
 
 @click.command(short_help="list what can be read of a model")
-@click.argument("source")
+@source_argument
 @taps_option("Only these: a name, a glob, op:CONV_2D, #17, kind:weight, re:..., with | & ~.")
 @click.option(
     "--kind",
@@ -97,7 +99,7 @@ def _totals(taps: tuple[TapPoint, ...]) -> str:
         if group:
             size = f"{known:,} bytes ({format_bytes(known)})" if known >= 1024 else f"{known} bytes"
             parts.append(f"{size} {what}" + (f" and {unknown} of unknown size" if unknown else ""))
-    return f"{len(taps)} tap points, {', '.join(parts)}"
+    return f"{counted(len(taps), 'tap point')}, {', '.join(parts)}"
 
 
 def _document(source: str, graph: Graph, taps: tuple[TapPoint, ...]) -> dict[str, Any]:

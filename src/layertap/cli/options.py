@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from layertap.cli import completion
 from layertap.errors import SourceError
 
 if TYPE_CHECKING:
@@ -34,7 +36,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def taps_option(help: str) -> Decorator:
-    return click.option("-t", "--taps", metavar="SELECTOR", multiple=True, help=help)
+    return click.option(
+        "-t",
+        "--taps",
+        metavar="SELECTOR",
+        multiple=True,
+        help=help,
+        shell_complete=completion.taps,
+    )
+
+
+source_argument = click.argument("source", shell_complete=completion.files)
+"""The model: a file, or ``MODULE:NAME``."""
 
 
 board_options = _all(
@@ -57,7 +70,10 @@ board_options = _all(
 
 runtime_options = _all(
     click.option(
-        "--runtime", metavar="NAME", help="keras, tensorflow, torch, litert, tflm or device."
+        "--runtime",
+        metavar="NAME",
+        help="keras, tensorflow, torch, litert, tflm or device.",
+        shell_complete=completion.runtimes,
     ),
     click.option("--kernels", metavar="NAME", help="litert: default, builtin or reference."),
     click.option("--arena", metavar="BYTES", help="tflm: size of the arena, as in 96K."),
@@ -73,6 +89,7 @@ runtime_options = _all(
         "--port",
         metavar="PORT",
         help="device: /dev/ttyACM0, tcp://HOST:PORT, or exec:COMMAND for a program.",
+        shell_complete=completion.ports,
     ),
     board_options,
     click.option(
@@ -94,6 +111,7 @@ input_options = _all(
         multiple=True,
         help=".npy, .npz, image, .wav, .bin, a folder or glob of them, or MODULE:FUNCTION that "
         "yields batches. Repeat for more samples, or for more inputs with NAME=.",
+        shell_complete=completion.files,
     ),
     click.option("--random", type=click.IntRange(0), metavar="SEED", help="Uniform random inputs."),
     click.option("--samples", type=int, metavar="N", help="How many random ones.  [default: 1]"),
@@ -114,6 +132,15 @@ input_options = _all(
     click.option("--layout", type=click.Choice(["hwc", "chw"]), help="Images, if not clear."),
 )
 """What to feed a model."""
+
+
+batch_axis_option = click.option(
+    "--batch-axis",
+    "axes",
+    metavar="SELECTOR=N|none",
+    multiple=True,
+    help="Which axis of these taps or inputs counts samples, where it is not axis 0 or not known.",
+)
 
 
 def runtime_choice(given: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -175,7 +202,22 @@ def given_inputs(given: Mapping[str, Any]) -> Given:
     )
     scale = parse_fraction(given["scale"], "--scale")
     scaling = Scaling(scale, parse_fraction(given["offset"], "--offset"))
-    return Given(scaling=scaling, **{name: given[name] for name in names})
+    axes = batch_axes(given.get("axes", ()))
+    return Given(scaling=scaling, batch_axis=axes, **{name: given[name] for name in names})
+
+
+def batch_axes(texts: Sequence[str]) -> dict[str, int | None]:
+    """``SELECTOR=N`` or ``SELECTOR=none`` by selector. Raises SourceError."""
+    axes: dict[str, int | None] = {}
+    for text in texts:
+        selector, _, axis = text.rpartition("=")
+        if not selector or not re.fullmatch(r"-?\d{1,3}|none", axis):
+            raise SourceError(
+                f"--batch-axis {text!r} does not say which axis",
+                hint="write --batch-axis SELECTOR=N, or SELECTOR=none where no axis counts samples",
+            )
+        axes[selector] = None if axis == "none" else int(axis)
+    return axes
 
 
 def traced(model: Model, given: Mapping[str, Any]) -> Graph:
@@ -197,6 +239,8 @@ def _literal(text: str) -> Any:
 
 
 __all__ = [
+    "batch_axes",
+    "batch_axis_option",
     "board_choice",
     "board_options",
     "given_inputs",
@@ -204,6 +248,7 @@ __all__ = [
     "json_option",
     "runtime_choice",
     "runtime_options",
+    "source_argument",
     "taps_option",
     "traced",
 ]

@@ -8,6 +8,7 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from layertap.cli.table import counted
 from layertap.core.run import Progress
 from layertap.core.units import format_bytes
 
@@ -56,9 +57,10 @@ class ProgressBar:
             self._draw(progress, rate)
         elif not self._terminal and waited - self._told >= WINDOW:
             self._told = waited
-            total = "" if progress.total_samples is None else f" of {progress.total_samples}"
+            of = progress.total_samples
+            done = f"{progress.samples:,} of {counted(of, 'sample')}" if of is not None else ""
             size = format_bytes(progress.bytes)
-            told = f"capturing: {progress.samples}{total} samples, {size} {rate}"
+            told = f"capturing: {done or counted(progress.samples, 'sample')}, {size} {rate}"
             print(told.rstrip(), file=sys.stderr, flush=True)
 
     def _draw(self, progress: Progress, rate: str) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from layertap.cli.completion import files
+from layertap.cli.invocation import program
 from layertap.cli.options import json_option, taps_option
-from layertap.errors import SelectionError, StoreError
+from layertap.core.messages import listed
+from layertap.errors import NoSuchTap, SelectionError, StoreError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +27,7 @@ SHOWN = 1000
 
 
 @click.command(short_help="what a run on disk holds")
-@click.argument("run")
+@click.argument("run", shell_complete=files)
 @taps_option("Only these, selected as in capture.")
 @click.option("--sample", type=int, metavar="N", help="Print the values of one sample of one tap.")
 @click.option("--raw", is_flag=True, help="What the runtime held, not the real numbers.")
@@ -46,7 +50,7 @@ def show(
     import layertap
 
     loaded = layertap.load(run)
-    captures = loaded.select(taps) if taps else {name: loaded[name] for name in loaded}
+    captures = _chosen(loaded, taps, run) if taps else dict(loaded)
     if sample is None and save is None:
         _print_summaries(loaded, captures, wide, as_json)
         return
@@ -58,13 +62,20 @@ def show(
     _print_values(capture, sample, raw, as_json)
 
 
+def _chosen(run: Run, taps: tuple[str, ...], path: str) -> dict[str, Capture]:
+    try:
+        return run.select(taps)
+    except NoSuchTap as error:
+        every = f"all that the run has: {program()} show {shlex.quote(path)}"
+        raise NoSuchTap(error.message, hint=f"{error.hint}; {every}") from error
+
+
 def _only(captures: Mapping[str, Capture]) -> Capture:
     if len(captures) == 1:
         return next(iter(captures.values()))
-    names = ", ".join(list(captures)[:4])
     raise SelectionError(
         f"values are shown of one tap at a time, {len(captures)} are selected",
-        hint=f"choose one with -t: {names}{', ...' if len(captures) > 4 else ''}",
+        hint=f"choose one with -t: {listed(captures)}",
     )
 
 

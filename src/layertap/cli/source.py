@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layertap.cli.quiet import without_native_logs
+from layertap.core.messages import listed
 from layertap.errors import FeedError, LayertapError, SourceError
 
 if TYPE_CHECKING:
@@ -63,8 +65,10 @@ def _imported(text: str, kind: type[LayertapError]) -> Any:
         ) from error
     for name in attribute.split("."):
         if not hasattr(value, name):
-            known = ", ".join(n for n in vars(value) if not n.startswith("_"))
-            raise kind(f"{module!r} has no {attribute!r}", hint=f"it has {known or 'no names'}")
+            known = [n for n in getattr(value, "__dict__", ()) if not n.startswith("_")]
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {listed(known) or 'no names'}"
+            raise kind(f"{module!r} has no {attribute!r}", hint=hint)
         value = getattr(value, name)
     return value
 

@@ -25,7 +25,7 @@ TAP_COLUMNS = (
 SOURCE_COLUMN = Column("source", drop=4)
 
 SUMMARY_COLUMNS = (
-    Column("#", drop=3),
+    Column("#"),
     Column("name", shorten=True),
     Column("dtype", drop=1),
     Column("shape", drop=2),
@@ -40,7 +40,7 @@ SUMMARY_COLUMNS = (
 
 
 HEARD_COLUMNS = (
-    Column("#", drop=3),
+    Column("#"),
     Column("name", shorten=True),
     Column("dtype", drop=1),
     Column("shape", drop=2),

@@ -155,7 +155,7 @@ def _required(inputs: Sequence[InputSpec]) -> list[str]:
 def _named(x: Any, inputs: Sequence[InputSpec], *, exact: bool) -> dict[str, Any]:
     """``x`` with input names. With ``exact`` a surplus of positional values is an error."""
     if isinstance(x, Mapping):
-        return _check_names(dict(x), inputs)
+        return _check_names(_own_names(x, inputs), inputs)
     values = list(x) if isinstance(x, tuple | list) and not is_numbers(x) else [x]
     if not exact and values and _holds_all(values[0], inputs):
         return _named(values[0], inputs, exact=True)
@@ -179,7 +179,7 @@ def _holds_all(first: Any, inputs: Sequence[InputSpec]) -> bool:
     """Whether the first part of a batch holds all inputs, so that the others are labels."""
     if isinstance(first, Mapping):
         known = {spec.name for spec in inputs}
-        return bool(first) and set(_required(inputs)) <= first.keys() <= known
+        return bool(first) and set(_required(inputs)) <= _own_names(first, inputs).keys() <= known
     if not isinstance(first, tuple | list) or any(spec.nested for spec in inputs):
         return False
     return _is_one_each(first, inputs)
@@ -189,6 +189,21 @@ def _further(inputs: Sequence[InputSpec]) -> str:
     """The name under which further positional inputs go, or an empty text."""
     names = (s.name for s in inputs)
     return next((n[1:] for n in names if n.startswith("*") and not n.startswith("**")), "")
+
+
+def _own_names(feed: Mapping[str, Any], inputs: Sequence[InputSpec]) -> dict[str, Any]:
+    """``feed`` with further names of inputs replaced by their own. Raises FeedError where it has
+    both."""
+    own = {name: spec.name for spec in inputs for name in spec.also} | {
+        spec.name: spec.name for spec in inputs
+    }
+    named = {own.get(name, name): value for name, value in feed.items()}
+    if len(named) < len(feed):
+        twice = next(own[name] for name in feed if own.get(name, name) != name)
+        raise FeedError(
+            f"the input {twice!r} is given twice, under different names", hint="give it once"
+        )
+    return named
 
 
 def _check_names(feed: dict[str, Any], inputs: Sequence[InputSpec]) -> dict[str, Any]:

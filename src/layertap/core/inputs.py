@@ -29,7 +29,8 @@ class InputSpec:
     passed on as it is. ``shape`` includes the batch axis of a batched model; None in it means any
     size. A name that starts with ``**`` stands for any further names, one that starts with ``*``
     for any further positional inputs. ``nested``: the value may also be a tuple or a mapping of
-    arrays with the samples on axis 0, or where it is ``"list"`` a list of them.
+    arrays with the samples on axis 0, or where it is ``"list"`` a list of them. ``also`` are
+    further names under which it may be fed.
     """
 
     name: str
@@ -38,6 +39,7 @@ class InputSpec:
     quantization: Quantization | None = None
     required: bool = True
     nested: Literal["tuple", "list"] | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -99,6 +99,17 @@ def read_inputs(given: Given, session: Session) -> Inputs | UserBatches:
     return inputs
 
 
+def check_files(given: Given) -> None:
+    """Raise FeedError where the command line feeds nothing, or files that are not there, whatever
+    the model takes."""
+    if not given.files and given.random is None:
+        raise FeedError("nothing to feed the model", hint="-i FILE, or --random SEED")
+    for text in given.files:
+        named = text.partition("=")[2]  # it may be NAME=FILE
+        if not is_reference(text) and not (named and Path(named).exists()):
+            _expand(text if not named or Path(text).exists() else named)
+
+
 def first_batch(inputs: Inputs | UserBatches) -> Any:
     """The first batch, as an example for tracing. Raises FeedError without one."""
     for batch in inputs:
@@ -155,13 +166,19 @@ def _from_files(
 
 def _split_name(text: str, wanted: Mapping[str, Wanted]) -> tuple[str, str]:
     """The input's name, empty without one, and the path."""
-    for name in wanted:
+    for name, own in _names(wanted).items():
         if text.startswith(f"{name}="):
-            return name, text[len(name) + 1 :]
+            return own, text[len(name) + 1 :]
     name, equals, path = text.partition("=")
     if equals and not Path(text).exists() and Path(path).exists():
         raise FeedError(f"the model has no input {name!r}", hint=f"it has {listed(wanted)}")
     return "", text
+
+
+def _names(wanted: Mapping[str, Wanted]) -> dict[str, str]:
+    """The input that each of its names stands for."""
+    further = {name: own for own, one in wanted.items() for name in one.also}
+    return further | {own: own for own in wanted}
 
 
 def _only(wanted: Mapping[str, Wanted], session: Session, text: str) -> str:
@@ -211,7 +228,8 @@ def _from_npz(
     notes: list[str],
 ) -> dict[str, Stack]:
     """The members named like inputs; a single array is for the only input."""
-    arrays = arrays_of(path)
+    names = _names(wanted)
+    arrays = {names.get(n, n): array for n, array in arrays_of(path).items()}
     matching = {n: array for n, array in arrays.items() if n in wanted and name in ("", n)}
     if not matching and len(arrays) == 1:
         matching = {name or _only(wanted, session, str(path)): next(iter(arrays.values()))}
@@ -249,6 +267,7 @@ __all__ = [
     "Inputs",
     "Scaling",
     "UserBatches",
+    "check_files",
     "first_batch",
     "parse_fraction",
     "read_inputs",

@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 
 from layertap.cli.inputs.given import Scaling
 from layertap.core.dtypes import Array
+from layertap.core.messages import brief
 from layertap.core.units import format_bytes
 from layertap.errors import FeedError
 
@@ -104,7 +105,10 @@ def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"the version {version} of the .npy format is unknown")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(head)
+    try:
+        shape, fortran, dtype = read(head)
+    except Exception as error:  # the header is Python's syntax, and damage to it raises anything
+        raise ValueError(f"its header is damaged: {brief(error)}") from error
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     return shape, fortran, dtype, head.tell()

@@ -107,7 +107,7 @@ class Given:
 class Wanted:
     """What the model takes as one sample of one input; ``dtype`` and ``shape`` are None where the
     model leaves them open, and so is a size in ``shape``. ``axis`` of the array that is fed counts
-    samples; with None none does, and the whole array is one."""
+    samples; with None none does, and the whole array is one. ``also`` are further names of it."""
 
     name: str
     dtype: np.dtype[Any] | None
@@ -115,6 +115,7 @@ class Wanted:
     quantization: Quantization | None
     channels_first: bool
     axis: int | None = 0
+    also: Sequence[str] = ()
 
     def scaling(self, given: Given) -> Scaling:
         """What becomes of the numbers of a file on the way to this input."""
@@ -165,6 +166,7 @@ def wanted_inputs(given: Given, session: Session) -> dict[str, Wanted]:
             spec.quantization,
             channels_first,
             axes.get(spec.name, 0),
+            spec.also,
         )
         for spec in named
     }

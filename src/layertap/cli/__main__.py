@@ -1,6 +1,0 @@
-"""``python -m layertap.cli``: the command line without the installed script."""
-
-from layertap.cli import main
-
-if __name__ == "__main__":
-    main(prog_name="layertap")
