@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,6 @@ from typing import Any, Self
 import torch
 from torch import nn
 from torch.compiler import is_compiling
-from torch.jit import is_tracing
 
 from layertap import recording
 from layertap.core.dtypes import Array
@@ -46,6 +45,8 @@ from layertap.runtimes.torch.graph import (
 )
 from layertap.runtimes.torch.listening import Listening, caller
 from layertap.runtimes.torch.tracing import input_leaves
+
+_is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 _UNDECIDED = "?"
 """In place of a name, of a value that has not appeared yet."""
@@ -112,7 +113,7 @@ class Attached(Mapping[str, Array]):
 
     def enter(self, slot: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         # What is traced is to become a program, of which reading must be no part.
-        if internals.in_backward() or is_tracing() or is_compiling():
+        if internals.in_backward() or _is_tracing() or is_compiling():
             return None
         heard = self._callers.get(caller())
         if heard is None:

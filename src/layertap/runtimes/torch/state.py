@@ -8,9 +8,10 @@ after any other call.
 
 from __future__ import annotations
 
+import ctypes
 import random
 from collections.abc import Callable, Iterable, Iterator
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -37,20 +38,44 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 class Generators:
-    """The random generators that a network may draw from, as they were."""
+    """The random generators that a network may draw from, as they were; ``before`` is how they were
+    another time, which saves looking at what has not changed."""
 
-    def __init__(self, devices: Iterable[torch.device]) -> None:
+    def __init__(self, devices: Iterable[torch.device], before: Generators | None = None) -> None:
         self.cpu = torch.get_rng_state()
         self.cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
         self.python = random.getstate()
-        self.numpy = np.random.get_state()
+        self.drawn = _numpy_memory()
+        same = before is not None and before.settled and before.drawn == self.drawn
+        # To get and set NumPy's takes more time than everything else here.
+        self.numpy: Any = before.numpy if before and same else np.random.get_state(legacy=False)
+
+    @property
+    def settled(self) -> bool:
+        """Whether NumPy's generator cannot change without its memory changing: it keeps no second
+        normal number ready."""
+        return self.drawn is not None and not self.numpy["has_gauss"]
 
     def restore(self) -> None:
         torch.set_rng_state(self.cpu)
         for device, state in self.cuda:
             torch.cuda.set_rng_state(state, device)
         random.setstate(self.python)
-        np.random.set_state(self.numpy)
+        if not self.settled or _numpy_memory() != self.drawn:
+            np.random.set_state(self.numpy)
+
+
+_MT19937_BYTES = 624 * 4 + 4
+"""The state of NumPy's usual generator: 624 words and a position (Matsumoto, Nishimura 1998)."""
+
+
+def _numpy_memory() -> bytes | None:
+    """The memory of NumPy's generator, which changes when a number is drawn; None where it is
+    another generator."""
+    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
+    if not isinstance(generator, np.random.MT19937):
+        return None
+    return ctypes.string_at(generator.ctypes.state_address, _MT19937_BYTES)
 
 
 class Cell:
@@ -68,6 +93,7 @@ class Cell:
 
 
 _version: Callable[[torch.Tensor], int] = attrgetter("_version")
+_training: Callable[[nn.Module], bool] = attrgetter("training")
 
 
 class State:
@@ -88,18 +114,21 @@ class State:
         self.parameters = [c for c in self.cells if isinstance(c.tensor, nn.Parameter)]
         self.buffers = [c for c in self.cells if not isinstance(c.tensor, nn.Parameter)]
         tensors = [cell.tensor for cell in self.cells]
+        self._owners = [cell.owner for cell in self.cells]
+        self._keys = [cell.key for cell in self.cells]
         self.frozen = any(tensor.is_inference() for tensor in tensors)
         self.devices = {tensor.device for tensor in tensors if tensor.is_cuda}
         self.counted = [c.tensor for c in self.parameters if not c.tensor.is_inference()]
         self.owned = tensors
         self.written: set[int] = set()
+        self.generators: Generators | None = None
         self._by_memory: dict[int, list[Cell]] = {}
         for cell in self.parameters:
             self._by_memory.setdefault(memory(cell.tensor), []).append(cell)
 
     def is_current(self) -> bool:
         """Whether the module still holds the very tensors that were found."""
-        return all(c.owner.get(c.key) is c.tensor for c in self.cells)
+        return all(map(is_, map(dict.get, self._owners, self._keys), self.owned))
 
     def save(self) -> Saved:
         """The state before a batch."""
@@ -115,11 +144,14 @@ class Saved:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.training = [module.training for module in state.modules]
+        self.training = [*map(_training, state.modules)]
         written = (cell for cell in state.parameters if id(cell.tensor) in state.written)
         self.copies = [(cell, _copy(cell.tensor)) for cell in (*state.buffers, *written)]
         self.versions = [*map(_version, state.counted)]
-        self.generators = None if state.advance else Generators(state.devices)
+        self.generators = None
+        if not state.advance:
+            self.generators = Generators(state.devices, state.generators)
+            state.generators = self.generators
 
     def before_write(self, tensor: torch.Tensor) -> None:
         """An operation is about to write to ``tensor``."""
@@ -135,11 +167,12 @@ class Saved:
         lost = self._unforeseen()
         if self.generators is not None:
             self.generators.restore()
-        for module, training in zip(state.modules, self.training, strict=True):
-            if module.training != training:
+        if [*map(_training, state.modules)] != self.training:
+            for module, training in zip(state.modules, self.training, strict=True):
                 module.training = training
-        for cell in state.cells:
-            cell.put_back()
+        if not state.is_current():
+            for cell in state.cells:
+                cell.put_back()
         with torch.inference_mode(state.frozen), torch.no_grad():
             for cell, copy in self.copies:
                 _restore(cell.tensor, copy)
