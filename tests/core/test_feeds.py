@@ -301,3 +301,15 @@ def test_an_axis_that_is_not_there(axis: int) -> None:
     for spec in (InputSpec("x"), InputSpec("x", "float64", (2, 4, 3))):
         with pytest.raises(FeedError, match=f"'x' has no axis {axis}, its shape is 2x4x3"):
             feeds(np.ones((2, 4, 3)), (spec,), batch_axis={"x": axis})
+
+
+def test_inputs_may_be_fed_under_further_names() -> None:
+    inputs = (InputSpec("a", "float32", (None, 2), also=("left",)), InputSpec("b", "int8", (None,)))
+    a, b = np.ones((3, 2), np.float32), np.zeros(3, np.int8)
+    for named in ({"left": a, "b": b}, {"a": a, "b": b}):
+        ((feed, samples),) = feeds(named, inputs)
+        assert (set(feed), samples) == ({"a", "b"}, 3)
+    # What else a batch of a data loader holds is left out.
+    assert set(feeds([({"left": a, "b": b}, "labels")], inputs)[0][0]) == {"a", "b"}
+    with pytest.raises(FeedError, match="'a' is given twice"):
+        feeds({"a": a, "left": a, "b": b}, inputs)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layertap.core.graph import Graph, TapPoint
+from layertap.core.graph import Graph, TapPoint, table_row
 from layertap.core.units import format_bytes, parse_bytes
 
 X = TapPoint("x", "input", "", "float32", (None, 4), 0)
@@ -67,3 +69,16 @@ def test_sizes_of_chips(text: str, count: int) -> None:
 def test_bad_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size"):
         parse_bytes(text)
+
+
+def test_further_names() -> None:
+    out = replace(Y, also=("logits", "x"))
+    graph = Graph([X, out, Z])
+    assert graph["logits"] is out
+    assert "logits" in graph
+    assert graph.canonical("logits") == "y"
+    # A tap's own name comes first.
+    assert graph["x"] is X
+    assert (graph.canonical("x"), graph.canonical("nobody")) == ("x", "nobody")
+    assert "nobody" not in graph
+    assert table_row(out)[:2] == ("y", "activation (logits, x)")

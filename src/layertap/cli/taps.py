@@ -109,6 +109,7 @@ def tap_json(tap: TapPoint) -> dict[str, Any]:
     quantization = tap.quantization
     return {
         "name": tap.name,
+        "also": list(tap.also),
         "native": tap.native,
         "kind": tap.kind,
         "op": tap.op,

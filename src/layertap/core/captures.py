@@ -116,8 +116,9 @@ class Run(Mapping[str, Capture]):
         self.path = path
 
     def __getitem__(self, name: str) -> Capture:
-        for tap in self.taps if name not in self._rows else (self.taps[name],):
-            if name in (tap.name, tap.native):
+        own = self.taps.canonical(name)
+        for tap in self.taps if own not in self._rows else (self.taps[own],):
+            if own in (tap.name, tap.native):
                 return Capture(tap, self._rows[tap.name])
         raise no_such_tap(self.taps, name)
 

@@ -37,7 +37,8 @@ class TapPoint:
     the tap points from which this one is computed. ``untappable`` is the reason why it cannot be
     read, empty when it can. ``source`` is the line of the user's code that computes it
     (``file:line``), where the runtime knows it. ``batch_axis`` is the axis of ``shape`` that counts
-    samples where rows are those of samples.
+    samples where rows are those of samples. ``also`` are further names that it goes by, as in a
+    signature of the file.
     """
 
     name: str
@@ -53,6 +54,7 @@ class TapPoint:
     untappable: str = ""
     source: str = ""
     batch_axis: int = 0
+    also: tuple[str, ...] = ()
 
     @property
     def native(self) -> str:
@@ -100,14 +102,18 @@ class Graph:
 
     def __getitem__(self, key: str | int) -> TapPoint:
         """The tap point with this name, or at this position (int)."""
-        return self._by_name[key] if isinstance(key, str) else self.taps[key]
+        return self._by_name[self.canonical(key)] if isinstance(key, str) else self.taps[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self._by_name if isinstance(key, str) else key in self.taps
+        return self.canonical(key) in self._by_name if isinstance(key, str) else key in self.taps
 
     def canonical(self, name: str) -> str:
         """The tap's own name for ``name``, which may be a further one; else ``name`` as it is."""
-        return name
+        return name if name in self._by_name else self._further.get(name, name)
+
+    @cached_property
+    def _further(self) -> dict[str, str]:
+        return {name: tap.name for tap in reversed(self.taps) for name in tap.also}
 
     def of_kind(self, *kinds: Kind) -> tuple[TapPoint, ...]:
         return tuple(tap for tap in self.taps if tap.kind in kinds)
@@ -147,11 +153,12 @@ COLUMNS = ("name", "kind", "op", "dtype", "shape", "bytes", "quantization")
 
 
 def table_row(tap: TapPoint) -> tuple[str, ...]:
-    """``tap`` as one row of text under :data:`COLUMNS`; bytes are those of one captured row."""
+    """``tap`` as one row of text under :data:`COLUMNS`; bytes are those of one captured row. Further
+    names stand behind the kind."""
     size = tap.row_bytes
     return (
         tap.name,
-        tap.kind,
+        f"{tap.kind} ({', '.join(tap.also)})" if tap.also else tap.kind,
         tap.op,
         tap.dtype,
         format_shape(tap.shape),

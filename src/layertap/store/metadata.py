@@ -84,6 +84,7 @@ def tap_to_json(tap: TapPoint) -> dict[str, Json]:
         "operands": list(tap.operands),
         "quantization": quantization_to_json(tap.quantization),
         "source": tap.source,
+        "also": list(tap.also),
     }
 
 
@@ -114,6 +115,7 @@ def _tap_from_json(found: Mapping[str, Json]) -> TapPoint:
         operands=tuple(map(str, found["operands"])),
         quantization=_quantization_from_json(found["quantization"], shape),
         source=str(found.get("source", "")),
+        also=tuple(map(str, found.get("also", ()))),
     )
 
 
@@ -146,7 +148,7 @@ def is_run(path: Path) -> bool:
 
 
 def read_document(path: Path) -> RunDocument:
-    """The document of the run at ``path``. Raises StoreError when it is not a run, was written by
+    """The document of the run at ``path``, a real one. Raises StoreError when it is not a run, was written by
     a later layertap, or is damaged."""
     if not is_run(path):
         raise StoreError(
@@ -203,7 +205,7 @@ def _comparable(document: RunDocument, state: State) -> dict[str, Json]:
         facts["model"] = model["sha256"]  # the same file, wherever it lies now
     # The shapes are not compared: a runtime that learns them from an example may see other ones.
     # Nor are lines of code, which may have moved.
-    left_out = {"shape": None, "source": ""}
+    left_out: dict[str, Json] = {"shape": None, "source": "", "also": []}
     taps = [
         {**tap_to_json(tap), **left_out, **(_ANY_AXIS if "batch" in state.flags(i) else {})}
         for i, tap in enumerate(document.taps)

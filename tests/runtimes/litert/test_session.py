@@ -395,14 +395,92 @@ def test_damaged_models_end_in_errors_of_ours(runtime: str) -> None:
     assert {"fine", "CorruptModel"} <= endings
 
 
-@pytest.mark.parametrize(
-    ("kernels", "other"), [("reference", 'kernels="builtin"'), ("builtin", 'runtime="tflm"')]
-)
-def test_after_a_crash_the_hint_says_what_may_run_the_model(kernels: str, other: str) -> None:
-    with layertap.open(known_model().data, "litert", kernels=kernels) as model:
+def test_after_a_crash_the_hint_says_what_may_run_the_model() -> None:
+    relu = [TensorSpec("x", (1, 2)), TensorSpec("y", (1, 2))]
+    for operator, tflm in (("RELU", True), ("ATAN2", False)):
+        given = [0, 0] if operator == "ATAN2" else [0]
+        data = write_tflite(SubgraphSpec(relu, [0], [1], [OperatorSpec(operator, given, [1])]))
+        with layertap.open(data, "litert", kernels="builtin") as model:
+            session = model.session
+            assert isinstance(session, LitertSession)
+            crash = session.failed(WorkerFailure("crashed with SIGABRT", native="", crashed=True))
+            assert ('runtime="tflm"' in crash.hint) == tflm
+            assert 'kernels="reference"' in crash.hint
+            assert 'kernels="builtin"' not in crash.hint
+            refusal = session.failed(WorkerFailure("refused", native="", crashed=False))
+            assert refusal.hint == "the session can be used again"
+
+
+def custom(name: str, *, first: bool = False) -> bytes:
+    """A model with an operator ``name`` behind an ordinary one, or at its very start."""
+    tensors = [TensorSpec(n, (1, 2)) for n in ("x", "h", "y")]
+    names = [name, "RELU"] if first else ["RELU", name]
+    operators = [OperatorSpec(n, [i], [i + 1]) for i, n in enumerate(names)]
+    return write_tflite(SubgraphSpec(tensors, [0], [2], operators))
+
+
+@pytest.mark.parametrize("runtime", ["litert", "tflm"])
+def test_what_comes_before_a_custom_operator_can_be_exported_and_run(runtime: str) -> None:
+    x = np.array([[1, -2]], np.float32)
+    with layertap.open(custom("my_op"), runtime) as model:
+        with pytest.raises(RuntimeFailure, match="my_op") as caught:
+            model.capture(x)
+        assert 'until="h"' in caught.value.hint
+        part = model.export(until="h")
+    with layertap.open(part, runtime) as model:
+        np.testing.assert_array_equal(model.capture(x)["h"].raw, [[1, 0]])
+
+
+@pytest.mark.parametrize("runtime", ["litert", "tflm"])
+def test_where_nothing_comes_before_a_custom_operator(runtime: str) -> None:
+    with (
+        layertap.open(custom("my_op", first=True), runtime) as model,
+        pytest.raises(RuntimeFailure, match="my_op") as caught,
+    ):
+        model.capture(np.ones((1, 2), np.float32))
+    assert "until" not in caught.value.hint
+    assert "runtime=" not in caught.value.hint
+    assert "kernels=" not in caught.value.hint
+
+
+def test_operations_of_tensorflow_are_called_so() -> None:
+    with (
+        layertap.open(custom("FlexErf"), "litert") as model,
+        pytest.raises(RuntimeFailure, match="FlexErf") as caught,
+    ):
+        model.capture(np.ones((1, 2), np.float32))
+    assert "SELECT_TF_OPS" in caught.value.hint
+
+
+@pytest.mark.parametrize(("runtime", "operator"), [("litert", "SignalWindow"), ("tflm", "ATAN2")])
+def test_the_hint_names_the_runtime_that_has_the_operator(runtime: str, operator: str) -> None:
+    tensors = [TensorSpec(n, (1, 2)) for n in ("x", "y")]
+    data = write_tflite(SubgraphSpec(tensors, [0], [1], [OperatorSpec(operator, [0, 0], [1])]))
+    with (
+        layertap.open(data, runtime) as model,
+        pytest.raises(RuntimeFailure, match=operator) as caught,
+    ):
+        model.capture(np.ones((1, 2), np.float32))
+    other = "tflm" if runtime == "litert" else "litert"
+    assert f'runtime="{other}"' in caught.value.hint
+
+
+def test_the_hint_names_kernels_that_were_tried() -> None:
+    tensors = [TensorSpec("x", (1, 2)), TensorSpec("y", (1, 2))]
+    data = write_tflite(SubgraphSpec(tensors, [0], [1], [OperatorSpec("RELU", [0], [1])]))
+    with layertap.open(data, "litert", kernels="reference") as model:
         session = model.session
         assert isinstance(session, LitertSession)
-        crash = session.failed(WorkerFailure("crashed with SIGABRT", native="", crashed=True))
-        assert crash.hint == f"{other} may run it"
-        refusal = session.failed(WorkerFailure("refused", native="", crashed=False))
-        assert refusal.hint == "the session can be used again"
+        load, asked = session.worker.load, []
+
+        def refusing(slot: int, model: bytes, options: dict[str, object]) -> None:
+            asked.append(options["kernels"])
+            if options["kernels"] != "builtin":
+                raise WorkerFailure("no such kernel", native="", crashed=False)
+            load(slot, model, options)
+
+        session.worker.load = refusing  # type: ignore[method-assign, assignment]
+        with pytest.raises(RuntimeFailure, match="no such kernel") as caught:
+            model.capture(np.ones((1, 2), np.float32))
+    assert caught.value.hint == 'kernels="builtin" loads it'
+    assert asked == ["reference", "default", "builtin"]

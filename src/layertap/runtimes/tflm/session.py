@@ -15,12 +15,13 @@ from layertap.core.protocols import Json
 from layertap.core.units import parse_bytes
 from layertap.errors import PlanError, RuntimeFailure, SourceError
 from layertap.runtimes.registry import BUILTIN
+from layertap.runtimes.worker.lacking import litert_lacks, micro_lacks, what_else
 from layertap.runtimes.worker.process import WorkerFailure
 from layertap.runtimes.worker.session import TfliteSession
 from layertap.tflite.edit import with_outputs
+from layertap.tflite.graph import MAIN
 from layertap.tflite.layout import layout_of
 from layertap.tflite.model import TfliteModel
-from layertap.tflite.schema import OPERATORS
 from layertap.tflite.shapes import check_open_shapes
 from layertap.tflite.state import state_of
 
@@ -46,8 +47,7 @@ _TRIAL = 0
 
 _ARENA_HINT = "an arena that is too small can end it like this; leave arena out to have one found"
 _KERNELS_HINT = (
-    "the reference kernels of the tflite-micro wheel lack some operators and types; "
-    'runtime="litert" has more'
+    'the reference kernels of the tflite-micro wheel lack some types; runtime="litert" has more'
 )
 
 
@@ -67,6 +67,11 @@ class TflmSession(TfliteSession):
         timeout: float | None = None,
     ) -> None:
         super().__init__(source, keep_state=keep_state, timeout=timeout)
+        if self.main != MAIN:
+            raise SourceError(
+                f"TensorFlow Lite Micro runs the first subgraph, not that of {self.signature!r}",
+                hint='runtime="litert" runs any signature',
+            )
         # The interpreter believes every offset of a layout that the file brings along.
         layout_of(self.model)
         check_open_shapes(self.model)
@@ -175,13 +180,19 @@ class TflmSession(TfliteSession):
                 f"{error.said}",
                 hint="give more, select fewer taps, or leave arena out to have a size found",
             )
-        operators = {op.name for graph in self.model.subgraphs for op in graph.operators}
-        custom = sorted(operators - set(OPERATORS)) if "CUSTOM" in error.native else []
-        which = f" (custom operators: {', '.join(custom)})" if custom else ""
+        lacking = micro_lacks(self.model)
+        which = f" (it has no {', '.join(lacking)})" if lacking else ""
         return RuntimeFailure(
             f"TensorFlow Lite Micro cannot load the model: {error.said}{which}",
-            hint=error.hint or (_ARENA_HINT if self._given and error.crashed else _KERNELS_HINT),
+            hint=error.hint or self._mended(error, lacking),
         )
+
+    def _mended(self, error: WorkerFailure, lacking: Sequence[str]) -> str:
+        if lacking and litert_lacks(self.model):
+            return what_else(self.model, self.graph, self.main, lacking)
+        if lacking:
+            return 'runtime="litert" has what the model uses'
+        return _ARENA_HINT if self._given and error.crashed else _KERNELS_HINT
 
     def failed(self, error: WorkerFailure) -> RuntimeFailure:
         return RuntimeFailure(

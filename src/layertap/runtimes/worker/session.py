@@ -21,10 +21,11 @@ from layertap.runtimes.registry import Runtime, missing_runtime
 from layertap.runtimes.worker.axes import ONE_SAMPLE, Judgement, Prover, with_axes
 from layertap.runtimes.worker.passes import Program, TflitePass
 from layertap.runtimes.worker.process import Worker, WorkerFailure
+from layertap.runtimes.worker.signatures import SignatureNames, asked_for, signature_of
 from layertap.tflite.cut import cut
 from layertap.tflite.edit import with_outputs
-from layertap.tflite.graph import MAIN, tap_graph
-from layertap.tflite.model import TfliteModel, parse
+from layertap.tflite.graph import tap_graph
+from layertap.tflite.model import parse
 from layertap.tflite.values import weight
 
 DEFAULT_TIMEOUT = 600.0
@@ -58,20 +59,22 @@ class TfliteSession(ABC):
         keep_state: bool = False,
         timeout: float | None = None,
     ) -> None:
-        self.path = None if isinstance(source, bytes) else str(source)
+        self.path = None
+        if not isinstance(source, bytes):
+            source, signature = asked_for(source, signature)
+            self.path = str(source)
         self.data = read_whole(source)
         self.model = parse(self.data)
         self._digest = hashlib.sha256(self.data).hexdigest()
         self.signature = signature
-        self.main = MAIN if signature is None else _subgraph_of(self.model, signature)
+        names = SignatureNames(self.model, signature_of(self.model, signature))
+        self.main = names.subgraph
         listed = tap_graph(self.model, run=self.main, dynamic=self.dynamic, readable=self.readable)
-        self.graph: Graph = listed.graph
-        self.inputs: Sequence[InputSpec] = listed.inputs
-        by_name = {spec.name: spec for spec in listed.inputs}
-        names = {tap.index: tap.name for tap in listed.graph if tap.subgraph == self.main}
-        self.arguments: Sequence[InputSpec] = [
-            by_name[names[i]] for i in self.model.subgraphs[self.main].inputs
-        ]
+        self.graph = names.given_to(listed.graph)
+        self.inputs: Sequence[InputSpec] = names.ordered(listed.inputs, self.graph)
+        by_index = {self.graph[spec.name].index: spec for spec in listed.inputs}
+        main = self.model.subgraphs[self.main]
+        self.arguments: Sequence[InputSpec] = [by_index[i] for i in main.inputs]
         """What the interpreter is given, in the order of the subgraph's inputs."""
         self.batch = listed.batch
         self.keep_state = bool(keep_state)
@@ -237,16 +240,6 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _subgraph_of(model: TfliteModel, key: str) -> int:
-    for signature in model.signatures:
-        if signature.key == key:
-            return signature.subgraph
-    keys = ", ".join(repr(signature.key) for signature in model.signatures)
-    raise SourceError(
-        f"the model has no signature {key!r}", hint=f"it has {keys}" if keys else "it has none"
-    )
 
 
 __all__ = ["DEFAULT_TIMEOUT", "TfliteSession"]
