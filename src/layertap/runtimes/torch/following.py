@@ -73,17 +73,25 @@ class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
     gets every tensor that an operation is about to write to.
     """
 
-    def __init__(
-        self,
-        samples: int,
-        owned: Sequence[torch.Tensor],
-    ) -> None:
+    supports_higher_order_operators = True
+
+    def __init__(self, samples: int, owned: Sequence[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.samples = samples
         self.before_write: Callable[[torch.Tensor], None] = lambda _: None
         self._owned = {memory(tensor) for tensor in owned} - {0}
         self._places: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._writes: dict[int, list[np.ndarray[Any, Any]]] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # What is read runs eagerly; skipping would import the compiler, which takes a second.
+        return False
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        # An operator such as torch.cond is compiled also when all else runs eagerly.
+        return True
 
     def begin(self, tensor: torch.Tensor, place: Place | None) -> None:
         """The samples of ``tensor``, an input, lie at ``place``."""
@@ -110,6 +118,10 @@ class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
+        if not isinstance(func, torch._ops.OpOverload):
+            output = func(*args, **named)  # an operator that calls others, as torch.cond
+            self._settle(None, [], output)
+            return output
         written = _written(func, args, named)
         for tensor in written:
             self.before_write(tensor)

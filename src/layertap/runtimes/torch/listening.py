@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 
 from layertap.runtimes.torch import internals
 
@@ -141,6 +142,8 @@ def _calls(function: Any) -> Any:
     """In place of ``function``, which every call of a module goes through."""
 
     def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+        if is_dynamo_compiling():
+            return function(module, *args, **kwargs)
         ears = _ears(module)
         if not ears:
             return function(module, *args, **kwargs)
@@ -198,7 +201,7 @@ class _Forward:
 
     def __get__(self, module: nn.Module | None, kind: type | None = None) -> Any:
         bound = self.function.__get__(module, kind)
-        if module is None:
+        if module is None or is_dynamo_compiling():
             return bound
         here = _here
         if here.calls and here.calls[-1] == id(module):
