@@ -34,14 +34,15 @@ NO_AXIS = "none of its axes has the size of the batch"
 class Step:
     """One operation. ``upsets`` are the axes of its first input along which it may change the
     order of what it is given; None: nobody knows what it does. ``kind`` is ``reshape`` for what
-    leaves the elements in their order, ``lookup`` for what takes from its first input what its
-    second one says, within each of the first ``shared`` axes."""
+    leaves the elements in their order, ``merge`` for what is one of its inputs, ``lookup`` for what
+    takes from its first input what its second one says, within each of the first ``shared`` axes.
+    """
 
     op: str
     inputs: tuple[Key, ...]
     outputs: tuple[tuple[Key, Shape | None], ...]
     upsets: frozenset[int] | None = frozenset()
-    kind: Literal["", "reshape", "lookup"] = ""
+    kind: Literal["", "reshape", "lookup", "merge"] = ""
     shared: int = 0
 
 
@@ -101,7 +102,7 @@ def sample_axis(
 
 
 def _differ(one: int | None, two: int | None) -> bool:
-    return one != two or one is None
+    return one != two
 
 
 def _take(a: Step, b: Step, samples: tuple[int, int], known: dict[Key, Followed]) -> None:
@@ -111,8 +112,10 @@ def _take(a: Step, b: Step, samples: tuple[int, int], known: dict[Key, Followed]
     sound = sound and all(one.certain for one in given) and _looks_up_in_order(a, given)
     for (key, one), (_, two) in zip(a.outputs, b.outputs, strict=True):
         axis, times = sample_axis(one, two, samples)
-        same = one is not None and one == two and None not in one
-        certain = sound and (same or (axis is not None and _in_order(a, given, one, axis, times)))
+        known_sizes = one is not None and None not in one
+        same = known_sizes and one == two
+        kept = same or (axis is not None and _in_order(a, given, one, axis, times))
+        certain = sound and known_sizes and kept
         known[key] = Followed(one, axis, times, certain, varies or not same)
 
 
@@ -130,6 +133,8 @@ def _in_order(
         # Elements keep their order: so many come before a sample's first one, of each block.
         before, after = counted[0].shape or (), shape or ()
         return _elements(before[: counted[0].axis]) == _elements(after[:axis])
+    if step.kind == "merge" and any(one.axis != axis for one in counted):
+        return False
     upset = bool(given) and given[0].axis in (step.upsets or ())
     return not upset and all(one.times == times for one in counted)
 

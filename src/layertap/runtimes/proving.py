@@ -3,7 +3,7 @@ tell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from layertap.core.graph import Graph, TapPoint
 from layertap.core.messages import brief
 from layertap.runtimes.following import ANOTHER_ORDER, ONE_SAMPLE
 
-NOT_PROVEN = "a further run of the samples in another order gave other values"
+NOT_PROVEN = "a further run of the samples in another order does not tell"
 _NOT_THERE = "a further run of the samples in another order did not compute it"
 
 
@@ -29,20 +29,24 @@ class Judgement:
 ONE = Judgement(0, ONE_SAMPLE)
 """Whatever a batch of one sample has computed belongs to that sample."""
 
-Read = Callable[[Mapping[str, Array]], Mapping[str, Array | None]]
+Read = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Runs the model on one batch; the values by tap, less those that were not computed."""
 
 
 def prove(
-    taps: Sequence[TapPoint], arrays: Mapping[str, Array], read: Read, samples: int
+    taps: Sequence[TapPoint],
+    arrays: Mapping[str, Array],
+    read: Read,
+    samples: int,
+    counted: Collection[str],
 ) -> dict[str, Judgement]:
-    """Judge ``taps`` from a run of ``arrays``, ``samples`` samples (2 or more), and one of these in
-    another order. Where the size of an axis follows the number of samples the tap says so. Raises
-    what ``read`` raises for the batch as it is."""
+    """Judge ``taps`` from a run of ``arrays``, ``samples`` samples (2 or more) on axis 0 of those
+    that are ``counted``, and one of these in another order. Where the size of an axis follows the
+    number of samples the tap says so. Raises what ``read`` raises for the batch as it is."""
     before = read(arrays)
     order = shifted(samples)
     try:
-        after = read({name: _taken(array, order, samples) for name, array in arrays.items()})
+        after = read({name: a[order] if name in counted else a for name, a in arrays.items()})
     except Exception as error:
         failed = Judgement(None, f"a further run of a changed batch failed: {brief(error)}")
         return {tap.name: failed for tap in taps}
@@ -59,14 +63,10 @@ def shifted(samples: int) -> Array:
     return np.maximum(np.arange(samples) - 1, 0)
 
 
-def _taken(array: Array, order: Array, samples: int) -> Array:
-    return array[order] if array.ndim and len(array) == samples else array
-
-
 def _judged(
     tap: TapPoint,
-    values: Mapping[str, Array | None],
-    others: Mapping[str, Array | None],
+    values: Mapping[str, Array],
+    others: Mapping[str, Array],
     samples: int,
 ) -> Judgement:
     before, after = values.get(tap.name), others.get(tap.name)
@@ -76,6 +76,8 @@ def _judged(
     if tap.per == "sample" and tap.shape is not None and tap.shape[tap.batch_axis] is None:
         # The only axis whose size follows the number of samples.
         axes = [axis for axis in axes if axis == tap.batch_axis]
+    elif np.array_equal(before, after):
+        axes = []  # samples that are all alike do not tell which axis is theirs
     return Judgement(axes[0], ANOTHER_ORDER) if len(axes) == 1 else Judgement(None, NOT_PROVEN)
 
 

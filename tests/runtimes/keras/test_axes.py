@@ -80,8 +80,8 @@ def test_no_size_is_taken_for_the_batch(shape: tuple[int, ...]) -> None:
         known = run.provenance["sample_axis"]
         assert {known[name] for name in ("steps", "centred", "back", "output")} == {FOLLOWED}
         assert known["again"] == ORDER
-        assert "other values" in known["sorted"]
-        assert "other values" in known["turned"]
+        assert "another order" in known["sorted"]
+        assert "another order" in known["turned"]
         assert "none of its axes" in known["gram"]
         again = model.capture(x)
         check(again, *oracle(x))

@@ -270,7 +270,7 @@ class Looping(tf.Module):
             found["even"].append(np.array(i % 2 == 0))
             h = found["squashed"][-1] * (2 if i % 2 == 0 else -1)
             found["doubled" if i % 2 == 0 else "negated"].append(h)
-        stacked = {name: np.stack(each, min(1, each[0].ndim)) for name, each in found.items()}
+        stacked = {name: np.stack(each) for name, each in found.items()}
         return {
             "steps/body/product": stacked["product"],
             "steps/body/squashed": stacked["squashed"],

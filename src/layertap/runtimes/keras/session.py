@@ -135,7 +135,8 @@ class KerasSession:
         if samples > 1:
             wanted = tuple(tap.name for tap in taps)
             ours = [tap for tap in taps if tap.name in doubtful]
-            found = prove(ours, arrays, partial(self._compute, wanted=wanted), samples)
+            counted = {name for name, a in arrays.items() if a.ndim and len(a) == samples}
+            found = prove(ours, arrays, partial(self._compute, wanted=wanted), samples, counted)
             listing.axes.update({name: one.evidence for name, one in found.items()})
             listing.graph = with_axes(listing.graph, found)
         self._axes.update({name: one.evidence for name, one in found.items()})

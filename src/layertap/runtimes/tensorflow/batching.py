@@ -7,13 +7,9 @@ from dataclasses import dataclass
 
 from layertap.core.dtypes import numpy_dtype
 from layertap.core.feeds import InputSpec
+from layertap.runtimes.following import BATCHES
 from layertap.runtimes.tensorflow.opened import Input
 from layertap.runtimes.tfgraph.infer import Shape
-
-BATCHES = (2, 3)
-FREE = (256, 384)
-"""Stand-ins for other sizes that the graph leaves open; far apart, so that they still differ after
-strided operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +27,17 @@ class Batching:
         """Whether axis 0 of an input counts samples."""
         return self.batched and (one.shape or ())[:1] == (self.size,)
 
-    def trial(self, one: Input, number: int, *, free: bool) -> Shape | None:
-        """The shape of an input in one of the trials; with ``free`` every open size is filled."""
+    def trial(self, one: Input, samples: int | None, free: int | None) -> Shape | None:
+        """The shape of an input for a number of samples and a size for all that is open, None
+        where that stays open."""
         if one.shape is None:
             return None
-        filled = tuple(FREE[number] if size is None and free else size for size in one.shape)
-        return (self.sizes()[number], *filled[1:]) if self.counts(one) else filled
+        filled = tuple(free if size is None else size for size in one.shape)
+        return (samples, *filled[1:]) if self.counts(one) else filled
+
+    def free(self, one: Input) -> bool:
+        """Whether an input has open sizes beside the batch."""
+        return one.shape is not None and None in one.shape[self.counts(one) :]
 
     def spec(self, one: Input) -> InputSpec:
         """What a feed must hold. Inputs without batch axis are checked by the session."""

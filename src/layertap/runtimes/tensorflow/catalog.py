@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,14 +12,15 @@ import tensorflow as tf
 
 from layertap.core.collector import collector_paused
 from layertap.core.dtypes import Array, numpy_dtype
-from layertap.core.graph import Graph, Kind, Per, TapPoint
+from layertap.core.graph import Graph, Kind, TapPoint
 from layertap.errors import CorruptModel
 from layertap.runtimes.tensorflow.batching import Batching, merged
 from layertap.runtimes.tensorflow.opened import Opened
+from layertap.runtimes.tensorflow.trials import Trials
 from layertap.runtimes.tensorflow.writes import HANDING_ON, writes
 from layertap.runtimes.tfgraph.accumulate import Place
 from layertap.runtimes.tfgraph.classic import Contexts, contexts_of
-from layertap.runtimes.tfgraph.infer import ITERATIONS, Path, Shape, Type, Types, infer, through
+from layertap.runtimes.tfgraph.infer import ITERATIONS, Path, Type, through
 from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope
 
 HIDDEN = "layertap/"
@@ -29,23 +30,25 @@ HIDDEN = "layertap/"
 @dataclass(frozen=True, slots=True)
 class Found:
     """Where a tap is. ``type`` holds what is known of its shape for every batch size. ``looped``:
-    it has one value per iteration. ``sample``: axis 0 of each value counts samples. ``maybe``: it
-    is in a branch, which a batch may not take."""
+    it has one value per iteration. ``axis``: the one of a value that counts samples, if one does.
+    ``maybe``: it is in a branch, which a batch may not take."""
 
     place: Place
     type: Type
     looped: bool
-    sample: bool
+    axis: int | None
     maybe: bool
 
 
 @dataclass
 class Catalog:
-    """``graph`` with, by tap name, where each computed tap is and how each weight is read."""
+    """``graph`` with, by tap name, where each computed tap is, how each weight is read, and how it
+    is known which axis counts samples, or why none does; empty where that is to be proven."""
 
     graph: Graph = field(default_factory=lambda: Graph(()))
     found: dict[str, Found] = field(default_factory=dict)
     weights: dict[str, Callable[[], Array]] = field(default_factory=dict)
+    axes: dict[str, str] = field(default_factory=dict)
     contexts: Contexts | None = None
 
 
@@ -67,38 +70,11 @@ def catalog(opened: Opened, batching: Batching) -> Catalog:
     return _Lister(opened, batching).catalog()
 
 
-def trials(opened: Opened, batching: Batching) -> tuple[Types, Types]:
-    """Types of all tensors for two batch sizes."""
-    try:
-        return _trials(opened, batching, free=True)
-    except CorruptModel:
-        # Sizes that the graph leaves open may have to fit together in ways that only it knows.
-        return _trials(opened, batching, free=False)
-
-
-def _trials(opened: Opened, batching: Batching, *, free: bool) -> tuple[Types, Types]:
-    shapes = [[batching.trial(one, i, free=free) for one in opened.inputs] for i in (0, 1)]
-    first = _trial(opened, shapes[0])
-    return first, first if shapes[0] == shapes[1] else _trial(opened, shapes[1])
-
-
-def _trial(opened: Opened, shapes: Sequence[Shape | None]) -> Types:
-    known = {
-        name: Type(tf.resource, (), (variable.dtype, variable.shape))
-        for name, variable in opened.variables.items()
-    }
-    for name, tensor in opened.passed.items():
-        shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
-        known[name] = Type(tensor.dtype, shape)
-    for one, shape in zip(opened.inputs, shapes, strict=True):
-        known[one.node] = Type(one.dtype, shape)
-    return infer(opened.scope, known, opened.versions)
-
-
 class _Lister:
     def __init__(self, opened: Opened, batching: Batching) -> None:
         self._opened, self._batching = opened, batching
-        self._first, self._second = trials(opened, batching)
+        self._trials = trials = Trials(opened, batching)
+        self._first, self._second, _ = trials.types
         self._inputs = {one.node: one for one in opened.inputs}
         self._names: dict[tuple[Path, Ref], str] = {}
         self._used: set[str] = set()
@@ -201,21 +177,22 @@ class _Lister:
         reason: str,
     ) -> None:
         source, looped, maybe, why = self._way_out(ref, inside)
-        one, two = self._first[inside.path][source], self._second[inside.path][source]
+        one, two, other = (types[inside.path][source] for types in self._trials.types)
         read, kind_of = self._reader(scope, node, inside, two)
-        tap_type = kind_of or replace(one, shape=merged(one.shape, two.shape))
+        shape = merged(merged(one.shape, two.shape), other.shape)
+        tap_type = kind_of or replace(one, shape=shape)
         name = self._unused(self._proposed(ref, inside))
         self._names[inside.path, ref] = name
         reason = reason or (why if read is None else "")
-        kind, per, sample = self._kind(ref, inside, read is not None, one, two)
+        kind = self._kind(ref, inside, read is not None)
+        axis, evidence = self._axis(source, inside, kind)
         reason = reason or _not_an_array(tap_type)
         if read is None:
             reason = reason or (_unstable(one) if looped else "")
             reason = reason or (_unlisted(one) if looped or maybe or inside.path else "")
         shape = tap_type.shape
         if looped and read is None and shape is not None:
-            count = self._iterations(inside.path)
-            shape = (shape[0], count, *shape[1:]) if sample else (count, *shape)
+            shape = (self._iterations(inside.path), *shape)
         self._taps.append(
             TapPoint(
                 name,
@@ -224,16 +201,17 @@ class _Lister:
                 tap_type.dtype.name,
                 shape,
                 len(self._taps),
-                per=per,
+                per="run" if read is not None else "batch" if axis is None else "sample",
                 operands=operands,
                 untappable=reason,
+                batch_axis=0 if axis is None else axis + looped,
             )
         )
         if read is not None:
             self._result.weights[name] = read
-        self._result.found[name] = Found(
-            Place(inside.path, source), tap_type, looped, sample, maybe
-        )
+        elif kind != "input":
+            self._result.axes[name] = evidence
+        self._result.found[name] = Found(Place(inside.path, source), tap_type, looped, axis, maybe)
 
     def _way_out(self, ref: Ref, inside: _Inside) -> tuple[Ref, bool, bool, str]:
         """What to read for a tensor, whether it is in a loop, whether a run may pass it by, and why
@@ -285,20 +263,20 @@ class _Lister:
         self._used.add(unused)
         return unused
 
-    def _kind(
-        self, ref: Ref, inside: _Inside, weight: bool, one: Type, two: Type
-    ) -> tuple[Kind, Per, bool]:
+    def _kind(self, ref: Ref, inside: _Inside, weight: bool) -> Kind:
         if weight:
-            return "weight", "run", False
+            return "weight"
         if not inside.path and ref[0] in self._inputs:
-            counts = self._batching.counts(self._inputs[ref[0]])
-            return "input", "sample" if counts else "batch", counts
-        axes = one.shape[:1] if one.shape else (), two.shape[:1] if two.shape else ()
-        sample = self._batching.batched and axes == tuple(
-            (size,) for size in self._batching.sizes()
-        )
-        output = not inside.path and ref in self._opened.outputs
-        return "output" if output else "activation", "sample" if sample else "batch", sample
+            return "input"
+        return "output" if not inside.path and ref in self._opened.outputs else "activation"
+
+    def _axis(self, ref: Ref, inside: _Inside, kind: Kind) -> tuple[int | None, str]:
+        """The axis that counts samples, as far as anybody knows, and how it is known."""
+        if kind == "weight" or not self._batching.batched:
+            return None, ""
+        if kind == "input":
+            return (0 if self._batching.counts(self._inputs[ref[0]]) else None), ""
+        return self._trials.axis(inside.path, ref)
 
     def _reader(
         self, scope: Scope, node: Node, inside: _Inside, known: Type

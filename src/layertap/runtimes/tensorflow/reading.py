@@ -55,6 +55,11 @@ class Variables:
                 copies[name] = tf.Variable(value, shape=variable.shape, trainable=False)
         return copies[name].handle
 
+    @property
+    def lasting(self) -> bool:
+        """Whether they have the model's values at any later time too."""
+        return self._copies.keys() <= self._written
+
     def reset(self) -> None:
         """Give assigned variables the values that the model has at present."""
         for name, copy in self._copies.items():
@@ -104,10 +109,13 @@ class Reading:
         fed: Sequence[str],
         shared: Shared,
     ) -> None:
+        self.names = tuple(tap.name for tap in taps)
         self._found = [listed.found[tap.name] for tap in taps]
         scope, self._places = _brought_out(opened.scope, listed.contexts, self._found)
         fetches = [ref for place in self._places for ref in _refs(place)]
         scope = scope.ancestors(fetches)
+        self.random = _draws(scope)
+        """Whether what it computes may depend on random numbers that go on from run to run."""
         _check_fed(opened, scope, fed)
         shared.start(scope)
         self._variables = Variables(opened, scope, shared.variables)
@@ -126,8 +134,13 @@ class Reading:
         )
         self._compiled = Compiled(program, fetches)
 
-    def __call__(self, tensors: Sequence[Any], samples: int) -> list[Array | None]:
-        """The value of each tap; None for one in a branch that was not taken."""
+    @property
+    def lasting(self) -> bool:
+        """Whether it reads what the model holds at the time of the call."""
+        return self._variables.lasting
+
+    def __call__(self, tensors: Sequence[Any], samples: int) -> dict[str, Array]:
+        """The value of each tap by name, less those in a branch that was not taken."""
         self._variables.reset()
         arrays = iter(self._compiled(tensors))
         values: list[Array | None] = []
@@ -137,7 +150,16 @@ class Reading:
                 values.append(_joined(found, each, samples))
             else:
                 values.append(next(arrays))
-        return values
+        named = zip(self.names, values, strict=True)
+        return {name: value for name, value in named if value is not None}
+
+
+def _draws(scope: Scope) -> bool:
+    return any(
+        ("Random" in node.op and not node.op.startswith("Stateless"))
+        or any(map(_draws, node.branches))
+        for node in scope.nodes.values()
+    )
 
 
 def _brought_out(
@@ -178,15 +200,14 @@ def _refs(place: Ref | Listed) -> tuple[Ref, ...]:
 
 
 def _joined(found: Found, each: list[Array], samples: int) -> Array | None:
-    """The values of all executions as one array, the iterations behind the batch axis."""
+    """The values of all executions as one array, (iteration, ...) where there are iterations."""
     if not found.looped:
         return each[0] if each else None
     if not each and found.maybe:
         return None
-    axis = 1 if found.sample else 0
     if each:
-        return np.stack(each, axis)
+        return np.stack(each)
     shape = [size or 0 for size in found.type.shape or ()]
-    if found.sample:
-        shape[0] = samples
-    return np.empty((*shape[:axis], 0, *shape[axis:]), found.type.dtype.as_numpy_dtype)
+    if found.axis is not None:
+        shape[found.axis] = samples
+    return np.empty((0, *shape), found.type.dtype.as_numpy_dtype)

@@ -17,6 +17,7 @@ from layertap.core.messages import brief
 from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Emit, Json, Pass, Wanted
 from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure
+from layertap.runtimes.proving import ONE, Judgement, prove, with_axes
 from layertap.runtimes.tensorflow.batching import Batching, batching
 from layertap.runtimes.tensorflow.catalog import Catalog, catalog
 from layertap.runtimes.tensorflow.export import extractor, save
@@ -28,6 +29,10 @@ REASON = (
     "TensorFlow's graph optimizer fuses and folds operations differently when values in between "
     "become outputs: the last bits can differ"
 )
+
+KEPT = 16
+"""How many selections stay compiled."""
+RANDOM = Judgement(None, "it may depend on random numbers, which a further run would draw anew")
 
 
 class TensorFlowSession:
@@ -44,6 +49,8 @@ class TensorFlowSession:
         self._catalog = Catalog(Graph((), complete=False))
         self._traced: dict[Any, list[tuple[Opened, Batching, Catalog]]] = {}
         self._shared: Shared | None = None
+        self._readings: dict[Any, Reading] = {}
+        self._axes: dict[str, str] = {}
         self._untraced = isinstance(source, Untraced)
         if isinstance(source, Opened):
             self._untraced = any(one.shape is None for one in source.inputs)
@@ -88,13 +95,21 @@ class TensorFlowSession:
 
     @property
     def axes(self) -> Mapping[str, str]:
-        return {}
+        return self._axes
 
     def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> Graph:
-        """The graph for feeds like this one. Raises FeedError when it does not take the feed."""
+        """The graph for feeds like this one, in which it is proven which axis of the ``wanted``
+        taps counts samples. Raises FeedError when it does not take the feed."""
         self._check_open()
-        if not self._untraced:
-            return self.graph
+        if self._untraced:
+            self._complete(feed)
+        axes = self._catalog.axes
+        taps = [tap for tap in self.graph if tap.name in axes and not tap.untappable]
+        self._prove(feed, [tap for tap in taps if wanted is None or wanted(tap)])
+        return self.graph
+
+    def _complete(self, feed: Feed) -> None:
+        """Use the graph for feeds like this one."""
         arrays = {name: as_array(name, value) for name, value in feed.items()}
         traces = self._traced.setdefault(tuple((n, a.dtype) for n, a in arrays.items()), [])
         found = next((trace for trace in traces if _takes(trace[0], arrays)), None)
@@ -106,7 +121,32 @@ class TensorFlowSession:
             found = self._use(opened)
             traces.append(found)
         self._opened, self._batching, self._catalog = found
-        return self.graph
+
+    def _prove(self, feed: Feed, taps: Sequence[TapPoint]) -> None:
+        """Find out which axis of ``taps`` counts samples where nobody knows, by a further run."""
+        listed, batching = self._catalog, self._batching
+        self._axes = {tap.name: listed.axes[tap.name] for tap in taps}
+        doubtful = [tap for tap in taps if not listed.axes[tap.name]]
+        if not doubtful or not batching.batched:
+            return
+        counted = {one.name for one in self._fed() if batching.counts(one)}
+        size = batching.size
+        feed = {name: one[:size] if name in counted else one for name, one in feed.items()}
+        arrays = self._arrays(feed)
+        samples = self._samples(arrays)
+        if batching.size not in (None, samples):
+            return  # a batch that will be refused
+        found: Mapping[str, Judgement] = {tap.name: ONE for tap in doubtful}
+        if samples > 1:
+            read = partial(self._compute, taps)
+            found = (
+                {tap.name: RANDOM for tap in doubtful}
+                if self._reading(taps, tuple(arrays)).random
+                else prove(doubtful, arrays, read, samples, counted)
+            )
+            listed.axes.update({name: one.evidence for name, one in found.items()})
+            listed.graph = with_axes(listed.graph, found)
+        self._axes.update({name: one.evidence for name, one in found.items()})
 
     def read(self, tap: TapPoint, /) -> Array:
         self._check_open()
@@ -118,7 +158,7 @@ class TensorFlowSession:
         self._check_open()
         check_readable(taps)
         computed = [tap for tap in taps if tap.kind != "input"]
-        return partial(self._run, tuple(taps), computed, {})
+        return partial(self._run, tuple(taps), computed)
 
     def export(self, taps: Sequence[TapPoint], to: Path | None, /, *, whole: bool) -> Any:
         """A module with copies of the variables; or, written to ``to``, a SavedModel folder."""
@@ -133,6 +173,7 @@ class TensorFlowSession:
     def close(self) -> None:
         self._source = self._opened = self._shared = None
         self._traced.clear()
+        self._readings.clear()
         self._catalog.weights.clear()
 
     def _check_open(self) -> Opened | Untraced:
@@ -144,24 +185,20 @@ class TensorFlowSession:
         return () if self._opened is None else self._opened.inputs
 
     def _run(
-        self,
-        taps: tuple[TapPoint, ...],
-        computed: Sequence[TapPoint],
-        readings: dict[Any, Reading],
-        feed: Feed,
-        emit: Emit,
+        self, taps: tuple[TapPoint, ...], computed: Sequence[TapPoint], feed: Feed, emit: Emit
     ) -> None:
         self._check_open()
-        self.trace(feed)
+        if self._untraced:
+            self._complete(feed)
         arrays = self._arrays(feed)
         # What a trace for other sizes has no tap of, has no row.
         there = [tap for tap in computed if tap.name in self._catalog.found]
-        values = self._compute(there, readings, arrays) if there else []
-        found = dict(zip((tap.name for tap in there), values, strict=True))
+        found = self._compute(there, arrays) if there else {}
         for tap in taps:
-            value = arrays.get(tap.name) if tap.kind == "input" else found.get(tap.name)
-            if value is not None:
-                emit(tap, (value.copy() if tap.kind == "input" else value)[None])
+            if tap.kind == "input" and tap.name in arrays:
+                emit(tap, arrays[tap.name].copy()[None])
+            elif tap.name in found:
+                emit(tap, found[tap.name][None])
 
     def _arrays(self, feed: Feed) -> dict[str, Array]:
         """The fed arrays in the order of the inputs. Raises FeedError for wrong shapes."""
@@ -179,17 +216,9 @@ class TensorFlowSession:
             arrays[one.name] = array
         return arrays
 
-    def _compute(
-        self,
-        taps: Sequence[TapPoint],
-        readings: dict[Any, Reading],
-        arrays: Mapping[str, Array],
-    ) -> list[Array | None]:
-        key = id(self._opened), tuple(arrays)
+    def _compute(self, taps: Sequence[TapPoint], arrays: Mapping[str, Array]) -> dict[str, Array]:
         try:
-            reading = readings.get(key)
-            if reading is None:
-                reading = readings[key] = self._reading(taps, tuple(arrays))
+            reading = self._reading(taps, tuple(arrays))
             return reading(list(arrays.values()), self._samples(arrays))
         except LayertapError:
             raise
@@ -200,10 +229,19 @@ class TensorFlowSession:
             ) from error
 
     def _reading(self, taps: Sequence[TapPoint], fed: tuple[str, ...]) -> Reading:
+        """What reads ``taps``; the latest ones are kept."""
         assert self._opened is not None
-        if self._shared is None:
-            self._shared = Shared(self._opened)
-        return Reading(self._opened, self._catalog, taps, fed, self._shared)
+        key = id(self._opened), fed, tuple(tap.name for tap in taps)
+        if key not in self._readings:
+            if self._shared is None:
+                self._shared = Shared(self._opened)
+            made = Reading(self._opened, self._catalog, taps, fed, self._shared)
+            if not made.lasting:
+                return made
+            while len(self._readings) >= KEPT:
+                self._readings.pop(next(iter(self._readings)))
+            self._readings[key] = made
+        return self._readings[key]
 
     def _samples(self, arrays: Mapping[str, Array]) -> int:
         counted = (one.name for one in self._fed() if self._batching.counts(one))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+import tensorflow as tf
+
 from layertap.core.dtypes import Array
-from layertap.runtimes.following import Key, Shape, Step
+from layertap.runtimes.following import Key, Shape, Step, Trail
+from layertap.runtimes.tfgraph.infer import Path, Type, Types
+from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope
 
 _RESHAPES = frozenset({"Reshape", "ExpandDims", "Squeeze"})
+_MERGES = frozenset({"Merge", "RefMerge"})
 _LOOKUPS = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})
 
 _PLAIN = frozenset(
@@ -34,9 +39,68 @@ _PLAIN = frozenset(
     StringToHashBucketFast Sub Sum Tan Tanh Tile TopKV2 Transpose TruncateDiv TruncatedNormal
     Unpack VarHandleOp VariableV2 Xdivy Xlogy ZerosLike
     """.split()  # noqa: SIM905
-) | (_RESHAPES | _LOOKUPS)
+) | (_RESHAPES | _LOOKUPS | _MERGES | {"Switch", "RefSwitch"})
 """What keeps the order along an axis whose size stays as it is; a few of these only on axes other
 than those that :func:`_upset` tells."""
+
+
+def trail(scope: Scope, types: Types, fed: Collection[str]) -> Trail:
+    """The nodes of ``scope`` and of the branches inside of it, whose tensors have ``types``, as a
+    trail that is given the nodes ``fed``; keys are a path and a reference to a tensor."""
+    steps = [step for step in _steps(scope, types, ()) if step.inputs or not _is_fed(step, fed)]
+    here = types[()]
+    given: dict[Key, Shape | None] = {
+        ((), (name, 0)): here[name, 0].shape for name in fed if (name, 0) in here
+    }
+    return Trail(given, steps)
+
+
+def _is_fed(one: Step, fed: Collection[str]) -> bool:
+    return any(key in {((), (name, 0)) for name in fed} for key, _ in one.outputs)
+
+
+def _steps(scope: Scope, types: Types, path: Path) -> Iterator[Step]:
+    for node in scope.nodes.values():
+        if node.op == ARGUMENT:
+            continue
+        if node.branches and node.op not in LOOPS:
+            yield from _branching(node, types, path)
+        else:
+            yield _of_node(scope, node, types[path], path)
+
+
+def _branching(node: Node, types: Types, path: Path) -> Iterator[Step]:
+    """What the branches of a node compute, of which each is what the node returns."""
+    returned: list[list[Key]] = []
+    for number, branch in enumerate(node.branches):
+        inside: Path = (*path, (node.name, number))
+        for arg, ref in zip(branch.args, node.inputs[1:], strict=True):
+            key, shape = (inside, (arg, 0)), types[inside][arg, 0].shape
+            yield Step("Identity", ((path, ref),), ((key, shape),))
+        yield from _steps(branch, types, inside)
+        returned.append([(inside, ref) for ref in branch.results])
+    for output, keys in enumerate(zip(*returned, strict=True)):
+        ref = (node.name, output)
+        yield Step("Merge", tuple(keys), (((path, ref), types[path][ref].shape),), kind="merge")
+
+
+def _of_node(scope: Scope, node: Node, types: Mapping[Ref, Type], path: Path) -> Step:
+    outputs: list[tuple[Key, Shape | None]] = []
+    while (node.name, len(outputs)) in types:
+        ref = (node.name, len(outputs))
+        outputs.append(((path, ref), types[ref].shape))
+    first = types[node.inputs[0]].shape if node.inputs and node.inputs[0] in types else None
+
+    def constant(number: int) -> Array | None:
+        origin = scope.nodes[node.inputs[number][0]]
+        return tf.make_ndarray(origin.proto.attr["value"].tensor) if origin.op == "Const" else None
+
+    def attribute(name: str) -> Any:
+        return node.proto.attr[name].i if name in node.proto.attr else None
+
+    rank = None if first is None else len(first)
+    keys = tuple((path, ref) for ref in node.inputs)
+    return step(node.op, keys, tuple(outputs), rank, constant, attribute)
 
 
 def step(
@@ -53,6 +117,8 @@ def step(
         return Step(op, inputs, outputs, None)
     if op in _LOOKUPS:
         return Step(op, inputs, outputs, kind="lookup", shared=int(attribute("batch_dims") or 0))
+    if op in _MERGES:
+        return Step(op, inputs, outputs, kind="merge")
     if op in _RESHAPES:
         # The shape is no more than a shape: where elements go does not depend on it here.
         return Step(op, inputs, outputs, kind="reshape")
@@ -71,4 +137,4 @@ def _upset(
     return frozenset()
 
 
-__all__ = ["step"]
+__all__ = ["step", "trail"]
