@@ -462,9 +462,25 @@ def test_forms_that_cannot_be(
     assert caught.value.hint
 
 
-def test_more_rules_than_the_board_has_room_for(on_board: Opener) -> None:
-    forms = {"slices": {"cast/float*": "0:2", "cast/int32": "0:2"}}
+def test_more_parts_than_the_board_has_room_for_come_in_passes(on_board: Opener) -> None:
+    forms = {"reduce": "summary"}
     with on_board(orders=Orders(rules=3), **forms) as model:
+        taps = ["row", "scalar", *(tap.name for tap in model.graph if tap.name.startswith("cast/"))]
+        plan = model.plan(taps)
+        in_part = [name for name in taps if name in model.session.device.forms]
+        assert len(in_part) > 3
+        assert len(plan.passes) == -(-len(in_part) // 3)
+        run = model.capture(feeds(2), taps)
+    with layertap.open(boardmodel.MODEL, "device") as whole:
+        row = [whole.graph["row"]]
+    values = [expected(row, one(feeds(2), i), None)[0]["row"] for i in range(2)]
+    for found, value in zip(run["row"].values, values, strict=True):
+        np.testing.assert_allclose(found, [value.min(), value.max(), value.mean()], rtol=1e-6)
+
+
+def test_a_state_that_is_kept_allows_one_pass(on_board: Opener) -> None:
+    forms = {"slices": {"cast/float*": "0:2", "cast/int32": "0:2"}}
+    with on_board(orders=Orders(rules=3), keep_state=True, **forms) as model:
         with pytest.raises(PlanError, match="4 taps are to be sent in part.*room for 3") as caught:
             model.capture(FEED, "cast/*")
         assert "--rules 4" in caught.value.hint
@@ -547,6 +563,27 @@ def test_a_board_that_cannot_run_says_why(tmp_path: Path) -> None:
     assert "layertap firmware" in caught.value.hint
     with pytest.raises(RuntimeFailure, match="cannot run the model: the arena is too"):
         layertap.listen(tmp_path / "log", boardmodel.MODEL, samples=1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "lacks"),
+    [
+        ("Failed to resize buffer. Requested: 3072, available 1472, missing: 1600", "1,600"),
+        (
+            "Failed to allocate tail memory. Requested: 80, available 48, missing: 32\r\n"
+            "Failed to allocate temp memory. Requested: 64, available 16, missing: 48",
+            "48",
+        ),
+        ("Arena size is too small for all buffers. Needed 55296 but only 43216 was", "12,080"),
+    ],
+)
+def test_how_many_bytes_the_arena_lacks_is_told(tmp_path: Path, lines: str, lacks: str) -> None:
+    """As TensorFlow Lite Micro prints it, between the frames."""
+    words = pack(Answer(0, 0, 5, "AllocateTensors() failed: the arena may be too small"), 0)
+    (tmp_path / "log").write_bytes(f"{lines}\r\n".encode() + words)
+    with pytest.raises(RuntimeFailure, match=f"too small; .* {lacks} bytes are missing") as caught:
+        layertap.open(boardmodel.MODEL, "device", port=tmp_path / "log")
+    assert f"at least {lacks} bytes more: layertap firmware --arena" in caught.value.hint
 
 
 def test_a_file_cannot_be_driven(tmp_path: Path) -> None:

@@ -86,6 +86,11 @@ class Board:
         return {**self.link.counters(), "retried": self.retried}
 
     @property
+    def room(self) -> int:
+        """How many tensors it can send in part at once."""
+        return self.hello.rules if self.hello.able & TAKES_RULE else 0
+
+    @property
     def has_restarted(self) -> bool:
         """Whether it has started anew since it was told what to send."""
         return self.link.decoder.counters.starts != self.starts
@@ -132,10 +137,9 @@ class Board:
                     f"the firmware sends every {hello.every}, which cannot be changed",
                     hint=f"every={hello.every}",
                 )
-        if rules and (not hello.able & TAKES_RULE or len(rules) > hello.rules):
-            room = hello.rules if hello.able & TAKES_RULE else 0
+        if len(rules) > self.room:
             raise PlanError(
-                f"{len(rules)} taps are to be sent in part, the firmware has room for {room}",
+                f"{len(rules)} taps are to be sent in part, the firmware has room for {self.room}",
                 hint=f"make it anew with layertap firmware --rules {len(rules)}, or select fewer",
             )
 

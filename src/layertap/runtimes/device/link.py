@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 
@@ -31,6 +32,10 @@ _log = logging.getLogger("layertap.device.link")
 _ASK_AGAIN = 0.5
 """Seconds after which a command that got no answer is sent again."""
 
+_LACKS = re.compile(r"missing: (\d+)|[Nn]eeded (\d+) but only (\d+)")
+"""What TensorFlow Lite Micro prints of an arena that does not suffice. Source: tflite-micro,
+tensorflow/lite/micro/arena_allocator/ and micro_allocator.cc."""
+
 STATUS = {
     OUT_OF_RANGE: "out of range",
     NO_ROOM: "no room",
@@ -57,6 +62,8 @@ class Link:
         self.asked = 0
         """ASKs that were sent and have not been answered."""
         self.last_line = ""
+        self._lacks = 0
+        """Bytes that its arena lacks, as far as it has printed that since it started."""
         self.broken = False
         """Whether the transport has failed or ended."""
         self._sequence = 0
@@ -87,6 +94,7 @@ class Link:
                 if not isinstance(event, Text):
                     return self._seen(event)
                 self.last_line = event.line or self.last_line
+                self._lacks = max(self._lacks, _lacking(event.line))
                 _printed.info("%s", event.line)
             try:
                 data = self.transport.read(max(0.0, until - time.monotonic()))
@@ -106,18 +114,26 @@ class Link:
             if event.kind is Kind.WIRE:
                 raise self.decoder.diagnosis() or WireError(event.message)
         elif isinstance(event, Hello) and event.reason == STARTED:
-            self.asked = 0
+            self.asked = self._lacks = 0
         elif isinstance(event, Hello) and event.reason == ASKED:
             self.asked = max(0, self.asked - 1)
         elif isinstance(event, Answer) and event.command == 0 and event.status != OK:
             # Nobody asked: the firmware cannot do its work at all.
-            raise RuntimeFailure(
-                f"the board on {self.transport.name} cannot run the model: "
-                f"{event.text or STATUS.get(event.status, f'status {event.status}')}",
-                hint="mend its firmware (docs/device-troubles.md), or have it made anew with "
-                "layertap firmware",
-            )
+            raise self._unable(event)
         return event
+
+    def _unable(self, answer: Answer) -> RuntimeFailure:
+        why = answer.text or STATUS.get(answer.status, f"status {answer.status}")
+        lacks = f"; it printed that {self._lacks:,} bytes are missing" if self._lacks else ""
+        more = (
+            f"an arena of at least {self._lacks:,} bytes more: layertap firmware --arena BYTES"
+            if self._lacks
+            else "mend its firmware (docs/device-troubles.md), or have it made anew with layertap "
+            "firmware"
+        )
+        return RuntimeFailure(
+            f"the board on {self.transport.name} cannot run the model: {why}{lacks}", hint=more
+        )
 
     def greeting(self, *, ask: bool = True) -> Hello:
         """The next HELLO, asked for where the transport allows it. Raises RuntimeFailure when the
@@ -180,6 +196,15 @@ class Link:
         found = self.decoder.counters
         names = ("bytes", "frames", "payload", "text", "lost", "damaged", "starts")
         return {name: getattr(found, name) for name in names}
+
+
+def _lacking(line: str) -> int:
+    """The bytes that a line says are missing; 0 for one that is of something else."""
+    found = _LACKS.search(line)
+    if found is None:
+        return 0
+    missing, needed, there = found.groups()
+    return int(missing) if missing else int(needed) - int(there)
 
 
 __all__ = ["STATUS", "Link", "Restarted"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from layertap.core.dtypes import Array
@@ -78,7 +79,7 @@ class DeviceModel:
 
 
 class DeviceSession:
-    """A model on a board that takes inputs; implements the Session protocol.
+    """A model on a board that takes inputs; implements the Session and the Grouping protocol.
 
     Without ``port`` it lists taps and reads weights. Raises SourceError, CorruptModel, PlanError,
     SelectionError, RuntimeFailure or WireError.
@@ -154,6 +155,30 @@ class DeviceSession:
         prepared.configure(board)
         self._before = board.counters()
         return prepared
+
+    def group(self, taps: Sequence[TapPoint], /) -> list[list[TapPoint]]:
+        """Passes, each of which takes no more rules than the firmware has room for. Raises
+        PlanError for several where the state is kept, which would change in each."""
+        in_part = {tap.name for tap in taps if self._is_rule(tap)}
+        room = None if self._port is None else self.board().room
+        if not room or len(in_part) <= room:
+            return [list(taps)]
+        if self.keep_state:
+            raise PlanError(
+                f"{len(in_part)} taps are to be sent in part, the firmware has room for {room} at "
+                "once, and a state that is kept allows no second pass",
+                hint=f"make it anew with layertap firmware --rules {len(in_part)}, select fewer, "
+                "or leave out keep_state=True",
+            )
+        groups: list[list[TapPoint]] = []
+        for rules, tap in zip(accumulate(t.name in in_part for t in taps), taps, strict=True):
+            number = max(0, rules - 1) // room
+            groups += [[] for _ in range(number + 1 - len(groups))]
+            groups[number].append(tap)
+        return groups
+
+    def _is_rule(self, tap: TapPoint) -> bool:
+        return tap.kind != "input" and self.device.readings[tap.name].rule() is not None
 
     def board(self) -> Board:
         """The board, connected anew where it was lost. Raises PlanError without a port."""
