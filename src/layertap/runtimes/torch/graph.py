@@ -13,9 +13,9 @@ from layertap.core.feeds import InputSpec
 from layertap.core.graph import Graph, Kind, Per, TapPoint
 from layertap.runtimes.torch.arrays import dtype_name, why_untappable
 from layertap.runtimes.torch.catalog import Catalog, Slot
-from layertap.runtimes.torch.following import UNKNOWN as UNKNOWN_PLACE
-from layertap.runtimes.torch.following import Place
 from layertap.runtimes.torch.leaves import unique
+from layertap.runtimes.torch.places import UNKNOWN as UNKNOWN_PLACE
+from layertap.runtimes.torch.places import Place
 
 UNKNOWN = "unknown"
 """The dtype of a tap point before an example was seen."""

@@ -21,11 +21,12 @@ from layertap.runtimes.torch import internals
 from layertap.runtimes.torch.arrays import to_array
 from layertap.runtimes.torch.catalog import Catalog, is_compiled
 from layertap.runtimes.torch.feeding import Arguments, Call, look
-from layertap.runtimes.torch.following import Following, Place
+from layertap.runtimes.torch.following import Following
 from layertap.runtimes.torch.further import settled
 from layertap.runtimes.torch.graph import Key, Names, TorchGraph, promised
 from layertap.runtimes.torch.listening import Listening
 from layertap.runtimes.torch.passes import Reader, TapPass
+from layertap.runtimes.torch.places import Place
 from layertap.runtimes.torch.state import State
 from layertap.runtimes.torch.tracing import Traced, Tracer, input_leaves
 

@@ -14,7 +14,7 @@ from layertap.core.protocols import Wanted
 from layertap.runtimes.torch.arrays import snapshot
 from layertap.runtimes.torch.calls import Calls, Value
 from layertap.runtimes.torch.catalog import Catalog, Slot
-from layertap.runtimes.torch.following import UNKNOWN, Following, Place
+from layertap.runtimes.torch.following import Following
 from layertap.runtimes.torch.graph import (
     INPUT,
     OUTPUT,
@@ -26,6 +26,7 @@ from layertap.runtimes.torch.graph import (
     rows,
 )
 from layertap.runtimes.torch.leaves import output_leaves
+from layertap.runtimes.torch.places import UNKNOWN, Place
 
 FOLLOWED: Evidence = "followed op by op"
 
