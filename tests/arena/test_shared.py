@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tflite_micro import runtime
 
+import layertap
 from layertap.arena.mapping import memory_map, tapped
 from layertap.arena.memory_map import MemoryMap, Overlaps, Shared
 from layertap.arena.shared import check_layout
@@ -119,6 +120,12 @@ def test_who_is_not_known_to_bear_it_is_refused() -> None:
     assert "--kernels ceva" in caught.value.hint
     with pytest.raises(PlanError, match=r"'t0' and 't1' share bytes .* no kernels"):
         check_layout(laid_out(chain("RELU"), [0, 16]))
+
+
+def test_the_interpreter_of_this_machine_is_not_given_it() -> None:
+    layertap.open(with_layout(chain("RELU"), [16, 0]), runtime="tflm").close()
+    with pytest.raises(PlanError, match="'t0' and 't1' share bytes"):
+        layertap.open(with_layout(chain("RELU"), [0, 16]), runtime="tflm")
 
 
 def test_a_layout_too_large_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from layertap.arena.grouping import split
-from layertap.arena.passes import passes
 from layertap.arena.target import load_target
 from layertap.core.dtypes import numpy_dtype
 from layertap.core.graph import TapPoint
@@ -73,7 +71,12 @@ class TflmSession(TfliteSession):
                 hint='runtime="litert" runs any signature',
             )
         # The interpreter believes every offset of a layout that the file brings along.
-        layout_of(self.model)
+        if layout_of(self.model):
+            # Few files have one, and this would be half of the time that opening takes.
+            from layertap.arena.mapping import memory_map
+            from layertap.arena.shared import check_layout
+
+            check_layout(memory_map(self.model, load_target("host")))
         check_open_shapes(self.model)
         if target is not None and arena is None:
             raise SourceError(
@@ -83,6 +86,13 @@ class TflmSession(TfliteSession):
         self._target = load_target(target or "host")
         self._given = self._room if target is None else None
         self._found = 0
+
+    def _check_layout(self) -> None:
+        # Few files have a layout; for the others this would be half of the time that opening takes.
+        from layertap.arena.mapping import memory_map
+        from layertap.arena.shared import check_layout
+
+        check_layout(memory_map(self.model, load_target("host")))
 
     def options(self) -> dict[str, Json]:
         facts: dict[str, Json] = {"kernels": "reference", "arena": self._given or "automatic"}
@@ -97,6 +107,9 @@ class TflmSession(TfliteSession):
         wanted = [tap.index for tap in taps if tap.kind != "input"]
         if self._room is None or not wanted:
             return [list(taps)]
+        # Imported where an arena is given, for the same reason.
+        from layertap.arena.passes import passes
+
         found = passes(self.model, self._target, wanted, self._room)
         groups = found.groups if found.exact else self._tried(wanted, "; ".join(found.unknown))
         number = {index: n for n, group in enumerate(groups) for index in group}
@@ -114,6 +127,8 @@ class TflmSession(TfliteSession):
                 f"the arena of this model on {self._target.name} is not known: {unknown}",
                 hint="leave target out to plan for the host, or arena to read all in one pass",
             )
+        from layertap.arena.grouping import split
+
         for group in ((), *((tap,) for tap in wanted)):
             self._fitting(group)
         return split(wanted, lambda group: self._fits(group)).groups
