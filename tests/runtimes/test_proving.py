@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from layertap.core.axes import changed_order
 from layertap.core.graph import TapPoint
 from layertap.runtimes.following import Step, Trail, follow
-from layertap.runtimes.proving import prove, shifted
+from layertap.runtimes.proving import prove
 
 Model = Callable[[Any], Any]
 
@@ -50,7 +51,7 @@ def test_a_run_that_fails_or_lacks_the_tap_proves_nothing() -> None:
         return given
 
     assert judged(once, x) is None
-    assert shifted(4).tolist() == [0, 0, 1, 2]
+    assert changed_order(4, longer=False).tolist() == [3, 0, 0, 1]
 
 
 def trail(samples: int, *steps: Step) -> Trail:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from layertap.core.dtypes import Array, is_real, precision
+from layertap.core.dtypes import Array, is_real, precision, rounding
 from layertap.core.graph import Graph, TapPoint, format_shape
 from layertap.core.select import select
 from layertap.errors import PlanError
@@ -65,48 +65,47 @@ def _given(tap: TapPoint, axis: int | None) -> TapPoint:
 
 
 def changed_order(samples: int, *, longer: bool) -> Array:
-    """Which samples make up the changed batch of a further run: all of them in an order in which
-    none stays where it was, with ``longer`` and the last one once more at the end."""
-    order = np.roll(np.arange(samples), 1)
-    return np.append(order, samples - 1) if longer else order
+    """Which of ``samples`` samples (2 or more) make up the changed batch of a further run: the last
+    one, the first one twice, then the others; as many, or one more if the batch may be ``longer``.
+
+    What turns a batch around, moves it on or sorts it does something else to this than to the batch
+    as it was, also where the samples came in a rising order.
+    """
+    if samples == 2 and not longer:
+        return np.array([1, 1])
+    order = np.maximum(np.arange(samples + longer) - 2, 0)
+    order[0] = samples - 1
+    return order
 
 
-def resized(before: Sequence[int], after: Sequence[int], samples: int, others: int) -> int | None:
-    """The only axis that went from ``samples`` to ``others`` in the shape of a tensor while all
-    other axes stayed as they were; None where there is no such axis."""
-    if len(before) != len(after):
-        return None
-    moved = [i for i, sizes in enumerate(zip(before, after, strict=True)) if len(set(sizes)) > 1]
-    if len(moved) != 1 or (before[moved[0]], after[moved[0]]) != (samples, others):
-        return None
-    return moved[0]
-
-
-def reordered(before: Array, after: Array, order: Array) -> int | None:
+def reordered(
+    before: Array, after: Array, order: Array, samples: int, *, sized: int | None = None
+) -> int | None:
     """The only axis along which ``after``, of a batch of the samples ``order``, is ``before``, of
-    all samples as they come, within rounding; None where there is none, or more than one."""
-    samples = int(order.max(initial=-1)) + 1
+    all ``samples`` as they come, within rounding; None where there is none, or more than one.
+
+    Samples that are all alike tell nothing about their order, unless it is known that ``sized`` is
+    the only axis whose size follows the batch: then only that one comes into question.
+    """
+    possible = range(before.ndim) if sized is None else (sized,)
     axes = [
         axis
-        for axis, size in enumerate(before.shape)
-        if size == samples and _is_taken(before, after, order, axis)
+        for axis in possible
+        if before.shape[axis] == samples and _is_taken(before, after, order, axis)
     ]
+    if sized is None and before.shape == after.shape and _close(before, after):
+        return None
     return axes[0] if len(axes) == 1 else None
 
 
 def _is_taken(before: Array, after: Array, order: Array, axis: int) -> bool:
     expected = np.take(before, order, axis=axis)
-    if expected.shape != after.shape:
-        return False
-    # What is the same for all samples tells nothing about their order.
-    still = after.shape == before.shape and _close(before, after)
-    return _close(expected, after) and not still
+    return expected.shape == after.shape and _close(expected, after)
 
 
 def _close(a: Array, b: Array) -> bool:
     """Whether two arrays of one dtype and shape are equal but for rounding: an integer of a
-    quantized tensor may differ by one, a float by a thousand times its precision, at the scale of
-    the array."""
+    quantized tensor may differ by one, a float by :func:`rounding`, at the scale of the array."""
     if a.dtype.kind == "b":
         return bool((a == b).all())
     wide = np.complex128 if a.dtype.kind == "c" else np.float64
@@ -116,6 +115,6 @@ def _close(a: Array, b: Array) -> bool:
         return False
     scale = np.abs(x, where=finite, out=np.zeros(x.shape)).max(initial=0.0)
     inexact = a.dtype.kind == "c" or is_real(a.dtype)
-    allowed = 1000 * scale * precision(a.dtype) if inexact else 1.0
+    allowed = scale * rounding(precision(a.dtype)) if inexact else 1.0
     apart = np.subtract(x, y, where=finite, out=np.zeros(x.shape, wide))
     return bool((np.abs(apart) <= allowed).all())

@@ -55,3 +55,9 @@ def integer_limits(dtype: np.dtype[Any]) -> tuple[int, int]:
 def is_integer(dtype: np.dtype[Any]) -> bool:
     """Whether ``dtype`` is an integer type, int4 and uint4 included, truth values not."""
     return dtype.kind in "iu" or (dtype.kind == "V" and dtype.name in _NARROW)
+
+
+def rounding(precision: float) -> float:
+    """What two ways to compute the same may differ by, relative to the largest value, in a type of
+    this precision: a thousand times that where it is fine, some times where it is coarse."""
+    return min(max(8 * precision, min(1000 * precision, 1e-3)), 1 / 16)

@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from layertap.core.axes import reordered
+from layertap.core.axes import changed_order, reordered
 from layertap.core.dtypes import Array
 from layertap.core.graph import Graph, TapPoint
 from layertap.core.messages import brief
@@ -44,23 +42,13 @@ def prove(
     that are ``counted``, and one of these in another order. Where the size of an axis follows the
     number of samples the tap says so. Raises what ``read`` raises for the batch as it is."""
     before = read(arrays)
-    order = shifted(samples)
+    order = changed_order(samples, longer=False)
     try:
         after = read({name: a[order] if name in counted else a for name, a in arrays.items()})
     except Exception as error:
         failed = Judgement(None, f"a further run of a changed batch failed: {brief(error)}")
         return {tap.name: failed for tap in taps}
     return {tap.name: _judged(tap, before, after, samples) for tap in taps}
-
-
-def shifted(samples: int) -> Array:
-    """The order of the further run: the first sample twice, then all others but the last.
-
-    No rearrangement of a batch gives the same before and after this but to leave all as they are
-    (one that turns the batch around, or moves it on, would for a permutation of its own kind), and
-    as many samples take no model longer than the batch itself.
-    """
-    return np.maximum(np.arange(samples) - 1, 0)
 
 
 def _judged(
@@ -72,20 +60,11 @@ def _judged(
     before, after = values.get(tap.name), others.get(tap.name)
     if before is None or after is None:
         return Judgement(None, _NOT_THERE)
-    axes = [axis for axis in range(before.ndim) if _is_shifted(before, after, axis, samples)]
-    if tap.per == "sample" and tap.shape is not None and tap.shape[tap.batch_axis] is None:
-        # The only axis whose size follows the number of samples.
-        axes = [axis for axis in axes if axis == tap.batch_axis]
-    elif np.array_equal(before, after):
-        axes = []  # samples that are all alike do not tell which axis is theirs
-    return Judgement(axes[0], ANOTHER_ORDER) if len(axes) == 1 else Judgement(None, NOT_PROVEN)
-
-
-def _is_shifted(before: Array, after: Array, axis: int, samples: int) -> bool:
-    if before.shape[axis] != samples or before.shape != after.shape:
-        return False
-    used = before.take(range(samples - 1), axis)
-    return reordered(used, after, shifted(samples)) == axis
+    order = changed_order(samples, longer=False)
+    # The only axis whose size follows the number of samples, where there is one.
+    sized = tap.per == "sample" and tap.shape is not None and tap.shape[tap.batch_axis] is None
+    axis = reordered(before, after, order, samples, sized=tap.batch_axis if sized else None)
+    return Judgement(axis, NOT_PROVEN if axis is None else ANOTHER_ORDER)
 
 
 def with_axes(graph: Graph, found: Mapping[str, Judgement]) -> Graph:

@@ -44,7 +44,7 @@ def settled(
             log.debug("the network takes no such batch: %s", error)
             continue
         found = {
-            name: reordered(to_array(traced.values[key]), to_array(values[key]), order)
+            name: reordered(to_array(traced.values[key]), to_array(values[key]), order, samples)
             if key in values
             else None
             for name, key in zip(names, keys, strict=True)

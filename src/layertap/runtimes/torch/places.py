@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from layertap.core.dtypes import rounding
 from layertap.runtimes.torch.internals import tree_leaves, tree_map
 
 log = logging.getLogger(__name__)
@@ -252,7 +253,7 @@ def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
         return True
     if not (a.is_floating_point() or a.is_complex()):
         return False
-    near = 1000 * torch.finfo(a.dtype).eps
+    near = rounding(torch.finfo(a.dtype).eps)
     scale = torch.nan_to_num(a.abs(), posinf=0.0).max()
     return bool(torch.allclose(a, b, rtol=0, atol=near * float(scale), equal_nan=True))
 

@@ -73,7 +73,7 @@ class Prover:
         if not any(self.batch in before.shape for before, _ in pairs):
             return None, NO_AXIS
         telling = [pair for pair in pairs if not np.array_equal(*pair)]
-        axes = {reordered(before, after, self.order) for before, after in telling}
+        axes = {reordered(before, after, self.order, self.batch) for before, after in telling}
         if len(axes) == 1 and None not in axes:
             return axes.pop(), ANOTHER_ORDER
         return None, NOT_PROVEN if telling else ALIKE
