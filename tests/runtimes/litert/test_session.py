@@ -348,6 +348,14 @@ def test_a_custom_operator_is_refused() -> None:
         model.capture(np.ones((1, 2), np.float32))
 
 
+def test_an_input_that_is_listed_twice() -> None:
+    tensors = [TensorSpec("x", (1, 2)), TensorSpec("y", (1, 2))]
+    data = write_tflite(SubgraphSpec(tensors, [0, 0], [1], [OperatorSpec("ADD", [0, 0], [1])]))
+    x = np.array([[1, 2], [3, 4]], np.float32)
+    with layertap.open(data, "litert") as model:
+        np.testing.assert_array_equal(model.capture(x)["y"].raw, x * 2)
+
+
 def test_text_inputs_are_refused() -> None:
     tensors = [TensorSpec("x", (1,), "string"), TensorSpec("y", (1,), "string")]
     data = write_tflite(SubgraphSpec(tensors, [0], [1], []))

@@ -362,6 +362,23 @@ def test_without_memory_for_what_is_fed_the_error_says_so(worker: Worker) -> Non
     assert worker.generation == 1
 
 
+def test_where_no_process_can_be_started(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    worker = Worker(engine, timeout=30)
+    for _ in range(2):
+        with pytest.raises(WorkerFailure, match="Resource temporarily unavailable"):
+            worker.start()
+    monkeypatch.undo()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    load(worker)
+    assert run(worker) == [1]
+    worker.stop()
+
+
 def test_a_fork_of_the_caller_has_a_worker_of_its_own(worker: Worker) -> None:
     """As where a data loader forks: two processes must not talk over one wire."""
     load(worker)

@@ -62,7 +62,7 @@ class LitertModel:
         )
         self._inputs: list[int] = self._options["inputs"]
         self._shapes: list[tuple[int, ...]] = []
-        if self._options["signature"] is None:
+        if self._options["subgraph"] == 0:
             self._interpreter.allocate_tensors()
         else:
             self._runner = self._interpreter.get_signature_runner(self._options["signature"])

@@ -87,13 +87,6 @@ class TflmSession(TfliteSession):
         self._given = self._room if target is None else None
         self._found = 0
 
-    def _check_layout(self) -> None:
-        # Few files have a layout; for the others this would be half of the time that opening takes.
-        from layertap.arena.mapping import memory_map
-        from layertap.arena.shared import check_layout
-
-        check_layout(memory_map(self.model, load_target("host")))
-
     def options(self) -> dict[str, Json]:
         facts: dict[str, Json] = {"kernels": "reference", "arena": self._given or "automatic"}
         if self._room and not self._given:

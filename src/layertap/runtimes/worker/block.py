@@ -44,7 +44,11 @@ class Block:
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
         block = cls(descriptor)
-        block.reach(HEAD)
+        try:
+            block.reach(HEAD)
+        except BaseException:
+            block.close()
+            raise
         return block
 
     def close(self) -> None:

@@ -43,15 +43,18 @@ class Child:
     def __init__(self, engine: Path) -> None:
         self.owner = os.getpid()
         self.greeted = self.pending = False
-        self.block = Block.made()
         self._requests = self._read = 0
-        self._errors = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by stop()
-        self._channel, theirs = socket.socketpair()
-        with theirs:
-            self.process = _started(engine, theirs, self.block, self._errors)
-        self._end = weakref.finalize(
-            self, _end, self.owner, self.process, self._channel, self.block, self._errors
-        )
+        with contextlib.ExitStack() as undo:
+            self.block = Block.made()
+            undo.callback(self.block.close)
+            self._errors = undo.enter_context(tempfile.TemporaryFile(buffering=0))
+            ours, theirs = socket.socketpair()
+            self._channel = undo.enter_context(ours)
+            with theirs:
+                self.process = _started(engine, theirs, self.block, self._errors)
+            held = (self.owner, self.process, self._channel, self.block, self._errors)
+            self._end = weakref.finalize(self, _end, *held)
+            undo.pop_all()
 
     def greet(self, seconds: float) -> None:
         """Wait until it has started. Raises WorkerFailure."""

@@ -16,7 +16,7 @@ from layertap.core.protocols import Emit
 from layertap.errors import FeedError, RuntimeFailure
 from layertap.runtimes.worker.process import Outcome, Worker, WorkerFailure
 
-_FED = 16 << 20
+_FED = 4 << 20
 """Bytes that are fed at once at most, unless one execution takes more."""
 
 _FIRST = 64
@@ -83,11 +83,12 @@ class TflitePass:
     def __call__(self, feed: Feed, emit: Emit, /) -> None:
         session = self._session
         session.check_open()
-        inputs, count = executions(feed, session.arguments, session.batch)
+        fed, count = executions(feed, session.arguments, session.batch)
         done = 0
         while done < count:
-            rest = {name: rows[done:] for name, rows in inputs.items()}
-            outcome = self._execute(list(rest.values()), count - done)
+            rest = {name: rows[done:] for name, rows in fed.items()}
+            inputs = [rest[spec.name] for spec in session.arguments]
+            outcome = self._execute(inputs, count - done)
             self._emit(outcome, rest, emit)
             done += outcome.done
             if outcome.failure is not None:

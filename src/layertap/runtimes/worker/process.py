@@ -23,7 +23,7 @@ framework, from a cold disk perhaps, before it can tell how long a model takes."
 _LONGEST = 1e6
 """No more seconds can be waited for."""
 
-LIMIT = 64 << 20
+LIMIT = 16 << 20
 """Bytes that a block has at most, unless one execution takes more."""
 
 
