@@ -261,7 +261,7 @@ def test_a_wrong_layout_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("layertap.shrink.best_layout", wrong)
     with pytest.raises(PlanError, match="'t0' and 't1' share bytes while both are needed"):
         layertap.optimize(data)
-    monkeypatch.setattr("layertap.runtimes.tflm.TflmSession._check_layout", lambda _: None)
+    monkeypatch.setattr("layertap.arena.shared.check_layout", lambda _: None)
     with pytest.raises(RuntimeFailure, match="other values for 't3'"):
         layertap.optimize(data)
 
