@@ -192,6 +192,8 @@ class Operation:
         """What the operation gives for the last sample, or, where there is but one, for that one
         twice."""
         seeded = torch.Tag.nondeterministic_seeded in self.func.tags
+        if seeded and not all(tensor.is_cpu for tensor, _ in self.known):
+            return None  # its generator is another
         state = torch.get_rng_state() if seeded else None
         try:
             places = {id(tensor): place for tensor, place in self.known}
