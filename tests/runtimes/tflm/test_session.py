@@ -310,6 +310,31 @@ def test_a_lost_worker_is_replaced_unless_it_held_state() -> None:
                 np.testing.assert_array_equal(got[0], got[2])
 
 
+def test_open_sizes_that_the_interpreter_takes_for_wrong_ones_are_refused_on_opening() -> None:
+    """As in a dilated convolution: pixels move into the batch, four times as many."""
+
+    def moved(batch: int, signature: list[int] | None) -> bytes:
+        x, y = (1, 4, 4, 1), (batch, 2, 2, 1)
+        tensors = [
+            TensorSpec("x", x, signature=None if signature is None else [-1, *x[1:]]),
+            TensorSpec("block", (2,), "int32", data=np.array([2, 2], np.int32)),
+            TensorSpec("pads", (2, 2), "int32", data=np.zeros((2, 2), np.int32)),
+            TensorSpec("y", y, signature=signature),
+        ]
+        operators = [OperatorSpec("SPACE_TO_BATCH_ND", [0, 1, 2], [3])]
+        return write_tflite(SubgraphSpec(tensors, [0], [3], operators))
+
+    with pytest.raises(SourceError, match="leaves its shape open") as caught:
+        layertap.open(moved(1, [-1, 2, 2, 1]), "tflm")
+    assert "batch_size=1" in caught.value.hint
+    x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    by_blocks = x[0].reshape(2, 2, 2, 2).transpose(1, 3, 0, 2).reshape(4, 2, 2, 1)
+    with layertap.open(moved(4, None), "tflm") as model:
+        np.testing.assert_array_equal(model.capture(x)["y"].raw[0], by_blocks)
+    with layertap.open(moved(1, [-1, 2, 2, 1]), "litert") as model:
+        np.testing.assert_array_equal(model.capture(x)["y"].raw[0], by_blocks)
+
+
 def test_damaged_and_missing_files(tmp_path: Path) -> None:
     data = known_model().data
     path = tmp_path / "bad.tflite"
