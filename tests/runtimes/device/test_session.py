@@ -36,6 +36,7 @@ from layertap.errors import (
     WireError,
 )
 from layertap.firmware.wire.messages import Answer, Hello, pack
+from layertap.runtimes.worker.axes import NOT_PROVEN
 from layertap.testing.tflite import OperatorSpec, SubgraphSpec, TensorSpec, write_tflite
 from layertap.testing.tflite_cases import known_model
 
@@ -424,6 +425,31 @@ def test_one_form_for_all_leaves_what_cannot_be_sent_so_whole(on_board: Opener) 
         values = model.capture(FEED, "cast/int32 | cast/int4 | scalar")
     assert values["cast/int32"].raw.tolist() == [FEED["x"].ravel()[2:7].astype(int).tolist()]
     assert values["scalar"].raw[0] == 3
+
+
+def test_the_axis_of_samples_is_proven_by_a_further_run(on_board: Opener) -> None:
+    """Of a file with a batch of 3: products of samples with one another are of the batch."""
+    kernel = np.arange(8, dtype=np.float32).reshape(2, 4)
+    shapes = {"x": (3, 4), "dense": (3, 2), "products": (3, 3)}
+    tensors = [TensorSpec(name, shape) for name, shape in shapes.items()]
+    tensors.append(TensorSpec("kernel", (2, 4), data=kernel))
+    operators = [
+        OperatorSpec("FULLY_CONNECTED", [0, 3, -1], [1]),
+        OperatorSpec("FULLY_CONNECTED", [0, 0, -1], [2]),
+    ]
+    data = write_tflite(SubgraphSpec(tensors, [0], [1, 2], operators))
+    x = np.random.default_rng(0).integers(-9, 9, (6, 4)).astype(np.float32)
+    for keep_state in (False, True):
+        with on_board(data, keep_state=keep_state) as model:
+            run = model.capture(x, keep_inputs=True)
+        np.testing.assert_array_equal(run["x"].raw, x)
+        np.testing.assert_array_equal(run["dense"].raw, x @ kernel.T)
+        np.testing.assert_array_equal(run["products"].raw, [x[:3] @ x[:3].T, x[3:] @ x[3:].T])
+        evidence = run.provenance["sample_axis"]
+        assert evidence["dense"] == "a further run, in another order"
+        assert evidence["products"] == NOT_PROVEN
+    with on_board() as model:
+        assert model.capture(FEED, "row").provenance["sample_axis"]["row"] == "one sample"
 
 
 def test_forms_of_a_batch_are_one_for_all_of_it(on_board: Opener) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Json, Wanted
 from layertap.errors import PlanError, RunError, SourceError, Untappable
 from layertap.firmware.wire.elements import NUMBERS
-from layertap.firmware.wire.messages import WIRE
+from layertap.firmware.wire.messages import WHOLE, WIRE
 from layertap.runtimes.device.board import Board, Identity
 from layertap.runtimes.device.forms import Reading, Texts, readings
 from layertap.runtimes.device.inference import DevicePass
 from layertap.runtimes.device.link import Link
 from layertap.runtimes.device.transport import open_transport
-from layertap.tflite.graph import tap_graph
+from layertap.runtimes.worker.axes import ONE_SAMPLE, Judgement, Prover, with_axes
+from layertap.tflite.graph import MAIN, tap_graph
 from layertap.tflite.model import TfliteModel, parse
 from layertap.tflite.shapes import check_open_shapes
 from layertap.tflite.values import weight
@@ -106,6 +108,9 @@ class DeviceSession:
         self._board: Board | None = None
         self._before: dict[str, int] = {}
         self._closed = False
+        self._axes: Mapping[str, Judgement] = {}
+        batch = self.device.batch or 1
+        self._prover = Prover(self.inputs, batch) if batch > 1 else None
         if port is not None:
             self.board()
 
@@ -131,10 +136,32 @@ class DeviceSession:
 
     @property
     def axes(self) -> Mapping[str, str]:
-        return {}
+        return {name: how for name, (_, how) in self._axes.items()}
 
     def trace(self, feed: Feed, wanted: Wanted | None = None, /) -> Graph:
+        """Judges the tensors that are sent whole; a part of one has no axis of samples unless the
+        batch has one."""
+        taps = [t for t in self.graph if t.per != "run" and (wanted is None or wanted(t))]
+        if self._prover is None:
+            self._axes = {tap.name: (0, ONE_SAMPLE) for tap in taps}
+        elif self._port is not None:
+            whole = [tap for tap in taps if self._is_judged(tap)]
+            self._axes = self._prover.prove(whole, feed, self._values)
+            self.graph = with_axes(self.graph, self._axes)
         return self.graph
+
+    def _is_judged(self, tap: TapPoint) -> bool:
+        is_sent = tap.subgraph == MAIN and not tap.untappable and tap.kind != "weight"
+        return is_sent and self.device.readings[tap.name].form.kind == WHOLE
+
+    def _values(self, taps: Sequence[TapPoint], feed: Feed) -> dict[str, list[Array]]:
+        """Those of several executions, each from a fresh state."""
+        found: dict[str, list[Array]] = {tap.name: [] for tap in taps}
+        size = self.device.batch or 1
+        for start in range(0, len(next(iter(feed.values()))), size):
+            one = {name: value[start : start + size] for name, value in feed.items()}
+            self.prepare(taps)(one, lambda tap, values: found[tap.name].append(values))
+        return found
 
     def read(self, tap: TapPoint, /) -> Array:
         self.check_open()
@@ -151,7 +178,8 @@ class DeviceSession:
                 )
         board = self.board()
         board.require_inputs()
-        prepared = DevicePass(self, [self.device.readings[tap.name] for tap in taps])
+        readings = [replace(self.device.readings[tap.name], tap=tap) for tap in taps]
+        prepared = DevicePass(self, readings)
         prepared.configure(board)
         self._before = board.counters()
         return prepared
