@@ -48,23 +48,21 @@ def prove(
     except Exception as error:
         failed = Judgement(None, f"a further run of a changed batch failed: {brief(error)}")
         return {tap.name: failed for tap in taps}
-    return {tap.name: _judged(tap, before, after, samples) for tap in taps}
+    return {
+        tap.name: _judged(tap, before.get(tap.name), after.get(tap.name), order, samples)
+        for tap in taps
+    }
 
 
 def _judged(
-    tap: TapPoint,
-    values: Mapping[str, Array],
-    others: Mapping[str, Array],
-    samples: int,
+    tap: TapPoint, before: Array | None, after: Array | None, order: Array, samples: int
 ) -> Judgement:
-    before, after = values.get(tap.name), others.get(tap.name)
     if before is None or after is None:
         return Judgement(None, _NOT_THERE)
-    order = changed_order(samples, longer=False)
-    # The only axis whose size follows the number of samples, where there is one.
-    sized = tap.per == "sample" and tap.shape is not None and tap.shape[tap.batch_axis] is None
-    axis = reordered(before, after, order, samples, sized=tap.batch_axis if sized else None)
-    return Judgement(axis, NOT_PROVEN if axis is None else ANOTHER_ORDER)
+    followed = tap.per == "sample" and tap.shape is not None and tap.shape[tap.batch_axis] is None
+    sized = tap.batch_axis if followed else None
+    found = reordered(before, after, order, samples, sized=sized)
+    return Judgement(found, NOT_PROVEN if found is None else ANOTHER_ORDER)
 
 
 def with_axes(graph: Graph, found: Mapping[str, Judgement]) -> Graph:
