@@ -343,8 +343,9 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
         layertap.open(path, runtime="tflm")
     with pytest.raises(SourceError):
         layertap.open(tmp_path / "none.tflite", runtime="tflm")
-    with pytest.raises(SourceError, match="timeout"):
-        layertap.open(data, runtime="tflm", timeout=0)
+    for timeout in (0, -1, float("nan"), "soon"):
+        with pytest.raises(SourceError, match="timeout"):
+            layertap.open(data, runtime="tflm", timeout=timeout)
     with pytest.raises(SourceError, match="no such option"):
         layertap.open(data, runtime="tflm", kernels="default")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import struct
@@ -76,7 +77,7 @@ class Block:
         name, shape, offset = place
         dtype = numpy_dtype(name)
         assert dtype is not None, name
-        rows, row = shape[0], dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+        rows, row = shape[0], dtype.itemsize * math.prod(shape[1:])
         self.reach(offset + (rows * row if stride is None else (rows - 1) * stride + row))
         flat: Array = np.ndarray(shape, dtype, self._memory, offset)
         if stride is None:

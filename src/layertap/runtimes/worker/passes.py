@@ -119,24 +119,26 @@ def executions(
     """What ``feed`` holds for each of ``arguments``, as arrays (executions, *shape), and how many
     executions those are; ``batch`` samples each, or one without a batch axis where it is None.
     Raises FeedError."""
-    rows: dict[str, Array] = {}
-    for spec in arguments:
-        value = np.asarray(feed[spec.name]) if spec.name in feed else None
-        if value is not None and batch is not None and value.ndim and len(value) % batch == 0:
-            value = value.reshape(-1, batch, *value.shape[1:])
-        elif value is not None and value.ndim == len(spec.shape or ()):
-            value = value[None]
-        # Of several executions all are of one dtype and shape.
-        one = {} if value is None else {spec.name: value[0] if len(value) else value}
-        fed(one, spec)
-        assert value is not None
-        rows[spec.name] = value
+    rows = {spec.name: _rows(feed, spec, batch) for spec in arguments}
     counts = {len(value) for value in rows.values()} or {1}
     if len(counts) > 1:
         raise FeedError(
             "the inputs hold different numbers of samples", hint="axis 0 counts samples"
         )
     return rows, counts.pop()
+
+
+def _rows(feed: Feed, spec: InputSpec, batch: int | None) -> Array:
+    if spec.name not in feed:
+        return fed(feed, spec)[None]  # which says what is missing
+    value = np.asarray(feed[spec.name])
+    if batch is not None and value.ndim and len(value) % batch == 0:
+        value = value.reshape(-1, batch, *value.shape[1:])
+    elif value.ndim == len(spec.shape or ()):
+        value = value[None]
+    # Of several executions all are of one dtype and shape.
+    fed({spec.name: value[0] if value.ndim and len(value) else value}, spec)
+    return value
 
 
 __all__ = ["Program", "Runner", "TflitePass", "executions"]

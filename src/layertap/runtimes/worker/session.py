@@ -31,7 +31,6 @@ from layertap.tflite.values import weight
 DEFAULT_TIMEOUT = 600.0
 """Seconds one execution (or loading the model) may take before the worker is ended."""
 
-
 BLOCK = 4096
 """Executions that one call of a pass takes at most."""
 
@@ -67,7 +66,17 @@ class TfliteSession(ABC):
         self.model = parse(self.data)
         self._digest = hashlib.sha256(self.data).hexdigest()
         self.signature = signature
-        names = SignatureNames(self.model, signature_of(self.model, signature))
+        self._list(SignatureNames(self.model, signature_of(self.model, signature)))
+        self.keep_state = bool(keep_state)
+        self.worker = Worker(self.engine, timeout=_seconds(timeout))
+        self._slots = itertools.count(1)
+        self._latest: Program | None = None
+        self._axes: Mapping[str, Judgement] = {}
+        batch = self.batch or 1
+        self._prover = Prover(self.inputs, batch) if batch > 1 else None
+        self._closed = False
+
+    def _list(self, names: SignatureNames) -> None:
         self.main = names.subgraph
         listed = tap_graph(self.model, run=self.main, dynamic=self.dynamic, readable=self.readable)
         self.graph = names.given_to(listed.graph)
@@ -77,19 +86,6 @@ class TfliteSession(ABC):
         self.arguments: Sequence[InputSpec] = [by_index[i] for i in main.inputs]
         """What the interpreter is given, in the order of the subgraph's inputs."""
         self.batch = listed.batch
-        self.keep_state = bool(keep_state)
-        seconds = DEFAULT_TIMEOUT if timeout is None else float(timeout)
-        if not seconds > 0:
-            raise SourceError(
-                f"a timeout of {timeout} s is not possible", hint="give seconds above 0"
-            )
-        self.worker = Worker(self.engine, timeout=seconds)
-        self._slots = itertools.count(1)
-        self._latest: Program | None = None
-        self._axes: Mapping[str, Judgement] = {}
-        batch = self.batch or 1
-        self._prover = Prover(self.inputs, batch) if batch > 1 else None
-        self._closed = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -232,6 +228,18 @@ class TfliteSession(ABC):
         """Raises RunError after :meth:`close`."""
         if self._closed:
             raise RunError("the model is closed", hint="open it again")
+
+
+def _seconds(timeout: float | None) -> float:
+    try:
+        seconds = DEFAULT_TIMEOUT if timeout is None else float(timeout)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not seconds > 0:
+        raise SourceError(
+            f"a timeout of {timeout!r} s is not possible", hint="give seconds above 0"
+        )
+    return seconds
 
 
 @cache
