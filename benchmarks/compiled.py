@@ -1,7 +1,9 @@
 """Reading taps of a TensorFlow function beside its compiled call, which the ratios are to.
 
-The compiled call starts from the same array and ends with its output as NumPy; the captures are
-NumPy arrays too. The C library keeps memory that was freed (see :func:`timing.hold_memory`).
+For orientation: it is the inner pass of a run, prepared once; what people call is measured in
+:mod:`benchmarks.user_path`. The compiled call starts from the same array and ends with its output
+as NumPy; the captures are NumPy arrays too. The C library keeps memory that was freed (see
+:func:`timing.hold_memory`).
 """
 
 from __future__ import annotations
@@ -43,15 +45,13 @@ def captures(
     return {name: capture(name) for name in passes}
 
 
-def ratios(
-    work: str, calls: Mapping[str, Call], bars: Mapping[str, float], rounds: int
-) -> list[dict[str, object]]:
+def ratios(work: str, calls: Mapping[str, Call], rounds: int) -> list[dict[str, object]]:
     """One row for each contender but the first, which the ratios are to: medians over the quietest
     of the rounds, which are in the rows too."""
     timing.hold_memory()
     timed = {name: _often(call) for name, call in calls.items()}
     return [
-        {"work": work, "contender": name, "bar": bars.get(name)}
+        {"work": work, "contender": name, "bar": None}
         | {"ratio": timing.quiet_median(of), "rounds": of}
         for name, of in list(timing.ratios(timing.rounds_of(timed, rounds)).items())[1:]
     ]

@@ -22,8 +22,6 @@ from layertap.core.graph import COMPUTED
 from layertap.runtimes.keras import open as open_keras
 
 L = keras.layers
-ALL_LAYERS = 1.10
-FOUR_TAPS = 1.02
 
 
 def mlp() -> keras.Model:
@@ -63,14 +61,13 @@ def contenders(model: keras.Model, batch: int) -> dict[str, Call]:
     }
 
 
-def rows(rounds: int = 60) -> list[dict[str, object]]:
+def rows(rounds: int = 30) -> list[dict[str, object]]:
     """One row per work and contender; ``ratio`` is to ``tf.function(model)``."""
-    bars = {"all layers": ALL_LAYERS, "four taps": FOUR_TAPS}
     found: list[dict[str, object]] = []
     for name, model, batch in (
         ("Keras MLP 16×Dense(256), batch 32", mlp(), 32),
         ("Keras CNN 32×32, batch 1", cnn(), 1),
         ("Keras CNN 32×32, batch 32", cnn(), 32),
     ):
-        found += ratios(name, contenders(model, batch), bars, rounds)
+        found += ratios(name, contenders(model, batch), rounds)
     return found

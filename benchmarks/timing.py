@@ -28,6 +28,9 @@ def interleaved(
     }
 
 
+FEWEST = 3
+"""Rounds that are run however long they take."""
+
 Round = tuple[float, float]
 """A contender's time by that of the first one, and the seconds that all of them took together."""
 
@@ -55,6 +58,7 @@ def rounds_of(
     *,
     repeat: int = 1,
     prepare: Callable[[], object] = lambda: None,
+    budget: float = float("inf"),
 ) -> dict[str, list[float]]:
     """Seconds that each contender took in each round.
 
@@ -62,12 +66,16 @@ def rounds_of(
     before each of them and is not timed. One round beforehand warms up and is not counted. What is
     called ``repeat`` times in a round counts by its fastest call, as with Python's ``timeit``:
     whatever else the machine does, and the caches that another contender left, can only add.
+    After ``budget`` seconds no further round is begun, but for the first three.
     """
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    end = time.monotonic() + budget
     gc.collect()
     gc.freeze()  # what is there now need not be looked through each time
     for turn in range(rounds + 1):
+        if turn > FEWEST and time.monotonic() > end:
+            break
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             prepare()

@@ -1,15 +1,15 @@
 """What reading values costs in PyTorch: time of a forward pass with taps, as a ratio to without.
 
-``python -m benchmarks.torch_overhead [WORK ...]`` prints a table. One thread (``torch`` would
-otherwise compete with whatever else the machine does), ``torch.no_grad``, medians of the quietest
-of interleaved rounds, the fastest of several passes in each. All contenders get the same tensor.
+For orientation: it is the inner pass of a run, prepared once; what people call is measured in
+:mod:`benchmarks.user_path`. One thread (``torch`` would otherwise compete with whatever else the
+machine does), ``torch.no_grad``, medians of the quietest of interleaved rounds, the fastest of
+several passes in each. All contenders get the same tensor.
 The C library keeps memory that was freed. layertap's values are right under the in-place operations
 of the ResNets; so are those of hooks that clone, of captum and of torchlens, but nnsight's are not.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,88 +17,36 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from benchmarks.networks import MLP, RESNET_1, RESNET_32, TRANSFORMER, Network
 from benchmarks.timing import hold_memory, quiet_median, ratios, rounds_of
 from torch import nn
 
-import layertap
 from layertap.runtimes.torch import open as open_torch
-
-
-class Basic(nn.Module):
-    """The residual block of ResNet-18 (He et al. 2015), with in-place ReLU and addition."""
-
-    def __init__(self, wide_in: int, wide: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(wide_in, wide, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(wide)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(wide, wide, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(wide)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or wide_in != wide:
-            conv = nn.Conv2d(wide_in, wide, 1, stride, bias=False)
-            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(wide))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        out += x if self.downsample is None else self.downsample(x)
-        result: torch.Tensor = self.relu(out)
-        return result
-
-
-def resnet18() -> nn.Sequential:
-    """ResNet-18 for 1000 classes."""
-    stem = [
-        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
-        nn.BatchNorm2d(64),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, 2, 1),
-    ]
-    stages = [
-        nn.Sequential(Basic(wide_in, wide, stride), Basic(wide, wide, 1))
-        for wide_in, wide, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
-    ]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)]
-    return nn.Sequential(*stem, *stages, *head)
-
-
-def mlp() -> nn.Sequential:
-    return nn.Sequential(*(nn.Linear(256, 256) for _ in range(48)))
-
-
-def transformer() -> nn.TransformerEncoder:
-    """Twelve encoder layers whose modules are all called: sequence first, so that PyTorch's fused
-    kernel does not replace them."""
-    layer = nn.TransformerEncoderLayer(256, 8, 1024)
-    return nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
 
 
 @dataclass(frozen=True)
 class Work:
-    name: str
-    make: Callable[[], nn.Module]
-    shape: tuple[int, ...]
-    quarter: int
-    """How many of the network's parts are a quarter of its depth."""
-    bar: float
+    network: Network
+    quarter: int | None
+    """How many of the network's parts are a quarter of its depth; None where it runs to its end."""
     repeat: int
     """Passes in a row, of which the fastest counts."""
     rounds: int
 
+    @property
+    def name(self) -> str:
+        return self.network.name
+
 
 WORKS = (
-    Work("MLP 48x256, batch 32", mlp, (32, 256), 12, 1.20, 8, 50),
-    Work("transformer 12x256, sequence 128", transformer, (128, 1, 256), 3, 1.10, 2, 16),
-    Work("ResNet-18 64x64, batch 1", resnet18, (1, 3, 64, 64), 5, 1.06, 5, 40),
-    Work("ResNet-18 64x64, batch 32", resnet18, (32, 3, 64, 64), 5, 1.10, 2, 6),
+    Work(MLP, 12, 8, 24),
+    Work(TRANSFORMER, None, 2, 8),
+    Work(RESNET_1, 5, 5, 16),
+    Work(RESNET_32, 5, 2, 4),
 )
 
-PEER_ROUNDS = 2
-"""Some peers take seconds for one pass, and theirs are figures for orientation."""
-
-FOUR_BAR = 1.02
-PREFIX_BAR = 1.02
+PEER_ROUNDS = 1
+"""Some peers take seconds for one pass."""
 
 
 def _names(net: nn.Module, x: torch.Tensor) -> list[str]:
@@ -148,30 +96,6 @@ def hooks(
             for handle in handles:
                 handle.remove()
         return kept
-
-    return work
-
-
-class Enough(BaseException):
-    """Ends a pass, as whoever stops a module from outside must."""
-
-
-def raising(net: nn.Module, x: torch.Tensor, module: nn.Module) -> Callable[[], object]:
-    """Stopping by hand: no copy of the input, no capture, nothing checked. What it costs beyond
-    the prefix is the price of the exception, below which nobody gets."""
-
-    def stop(*_: object) -> None:
-        raise Enough
-
-    def work() -> None:
-        handle = module.register_forward_hook(stop)
-        try:
-            with torch.no_grad():
-                net(x)
-        except Enough:
-            pass
-        finally:
-            handle.remove()
 
     return work
 
@@ -247,96 +171,70 @@ def _own(net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
     }
 
 
-def _peer(peer: str, net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """A peer beside the bare pass, if it is installed and can do the work."""
-    if importlib.util.find_spec(peer) is None:
-        print(f"{peer} is not installed: left out", file=sys.stderr)
-        return {}
+def peer(name: str, net: nn.Module, x: torch.Tensor) -> Callable[[], object] | None:
+    """One pass of another tool; None where it is not installed or cannot do the work."""
+    if importlib.util.find_spec(name) is None:
+        print(f"{name} is not installed: left out", file=sys.stderr)
+        return None
     try:
-        work = PEERS[peer](net, x)
+        work = PEERS[name](net, x)
         work()
-    except Exception as error:  # whatever a peer raises, the others are measured
-        print(f"{peer} fails: left out ({type(error).__name__}: {error})", file=sys.stderr)
-        return {}
-    return {"bare": _bare(net, x), peer: work}
+    except Exception as error:  # whatever it raises, the others are measured
+        print(f"{name} fails: left out ({type(error).__name__}: {error})", file=sys.stderr)
+        return None
+    return work
 
 
-def _cut(net: nn.Module, parts: int) -> nn.Module:
-    """The network that ends after the first ``parts`` of ``net``, with the same modules."""
-    if isinstance(net, nn.Sequential):
-        return net[:parts]
-    cut = copy.copy(net)
-    cut._modules = {**net._modules, "layers": net.layers[:parts]}
-    return cut
-
-
-def _prefix(work: Work, net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """The first quarter as a network of its own, and the whole network stopped after it."""
-    cut = _cut(net, work.quarter)
-    last = list(getattr(cut, "layers", cut).children())[-1]
-    name = next(n for n, module in net.named_modules() if module is last)
+def _prefix(parts: int, net: nn.Module, x: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """The first parts as a network of their own, and the whole network left after them."""
+    assert isinstance(net, nn.Sequential)
+    cut = net[:parts]
+    name = next(n for n, module in net.named_modules() if module is cut[-1])
     return {
         "prefix": _bare(cut, x),
         "layertap, stopped at a quarter": tapped(net, x, [name]),
-        "a hook that raises at a quarter": raising(net, x, last),
         "the same quarter again": _bare(cut, x),
     }
-
-
-def _prepared(work: Work) -> tuple[nn.Module, torch.Tensor]:
-    torch.manual_seed(0)
-    return work.make().eval(), torch.randn(work.shape)
 
 
 def _timed(
     work: Work, group: Mapping[str, Callable[[], object]], rounds: int, repeat: int
 ) -> Iterator[dict[str, Any]]:
     """One row for each contender of ``group`` but the first, which the ratios are to."""
-    bars = {"layertap, all modules": work.bar, "layertap, four taps": FOUR_BAR}
-    bars["layertap, stopped at a quarter"] = PREFIX_BAR
     seconds = rounds_of(group, rounds, repeat=repeat)
     for name, found in list(ratios(seconds).items())[1:]:
-        row = {"work": work.name, "contender": name, "bar": bars.get(name)}
+        row = {"work": work.name, "contender": name, "bar": None}
         yield {**row, "ratio": quiet_median(found), "rounds": found}
 
 
 def _own_rows(work: Work) -> Iterator[dict[str, Any]]:
-    net, x = _prepared(work)
+    net, x = work.network.prepared()
     yield from _timed(work, _own(net, x), work.rounds, work.repeat)
-    # A quarter of the network is run four times as often, which takes as long.
-    yield from _timed(work, _prefix(work, net, x), work.rounds, 4 * work.repeat)
+    if work.quarter is not None:
+        # A quarter of the network is run four times as often, which takes as long.
+        prefix = _prefix(work.quarter, net, x)
+        yield from _timed(work, prefix, work.rounds, 4 * work.repeat)
 
 
-def _peer_rows(peer: str, work: Work) -> Iterator[dict[str, Any]]:
-    group = _peer(peer, *_prepared(work))
-    if group:
-        yield from _timed(work, group, PEER_ROUNDS, work.repeat)
+def _peer_rows(name: str, work: Work) -> Iterator[dict[str, Any]]:
+    """Another tool beside a bare pass of its own."""
+    net, x = work.network.prepared()
+    other = peer(name, net, x)
+    if other is not None:
+        yield from _timed(work, {"bare": _bare(net, x), name: other}, PEER_ROUNDS, 1)
 
 
 def rows(works: Sequence[Work] = WORKS) -> list[dict[str, Any]]:
     """One row per work and contender: ``work``, ``contender``, ``ratio`` to the bare forward pass
-    (or, for the stopped pass, to the prefix alone), ``bar``, None for peers, and ``rounds``, of
+    (or, for the stopped pass, to the prefix alone), ``bar``, which is None, and ``rounds``, of
     which ``ratio`` was made. The same pass once more shows what the figures are good for."""
     hold_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         found = [row for work in works for row in _own_rows(work)]
-        found += [row for peer in PEERS for work in works for row in _peer_rows(peer, work)]
+        found += [row for name in PEERS for work in works for row in _peer_rows(name, work)]
     finally:
         torch.set_num_threads(threads)
     order = [work.name for work in works]
     return sorted(found, key=lambda row: order.index(row["work"]))
-
-
-def main(arguments: Sequence[str]) -> None:
-    works = [w for w in WORKS if not arguments or any(a in w.name for a in arguments)]
-    print(f"torch {torch.__version__}, layertap {layertap.__version__}, 1 thread")
-    for row in rows(works):
-        bar = "" if row["bar"] is None else f"bar {row['bar']:.2f}"
-        over = " MISSED" if row["bar"] is not None and row["ratio"] > row["bar"] else ""
-        print(f"{row['work']:34} {row['contender']:32} {row['ratio']:7.3f}  {bar}{over}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
