@@ -21,7 +21,7 @@ RELEVANT = "not imported"
 def test_on_another_backend(name: str) -> None:
     if importlib.util.find_spec(name) is None or importlib.util.find_spec("keras") is None:
         pytest.skip(f"{name} is not installed")
-    names = ("forms", "recurrent", "depth", "export", "eager", "conformance", "axes")
+    names = ("forms", "recurrent", "depth", "export", "eager", "conformance", "axes", "threads")
     modules = [str(HERE / f"test_{module}.py") for module in names]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "-k", RELEVANT, *modules],

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-
-import keras
 
 from layertap.core.dtypes import Array
 from layertap.core.graph import Graph, TapPoint
@@ -19,9 +16,6 @@ from layertap.runtimes.keras.naming import Ownership
 from layertap.runtimes.keras.recorder import OUTPUT, Recorder, Value
 from layertap.runtimes.keras.session import KerasSession
 from layertap.runtimes.keras.sources import load
-
-LOOPS = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
-"""Methods of ``keras.Model`` that may run the model in a function compiled earlier."""
 
 
 @contextmanager
@@ -36,7 +30,7 @@ def attach(model: Any, selector: Selector = None) -> Iterator[Mapping[str, Array
     """
     session = KerasSession(load(model, allow_code=False, custom_objects=None))
     taps = LatestValues(model, session, selector)
-    with listening(taps.recorder), _noticing(model, taps):
+    with listening(taps.recorder):
         yield taps
 
 
@@ -66,6 +60,7 @@ class LatestValues(Mapping[str, Array]):
             operands=self._chosen is None,
             on_begin=self._begin,
             on_end=self._end,
+            on_loop=self.loop,
         )
 
     @contextmanager
@@ -167,50 +162,3 @@ def _readable(taps: tuple[TapPoint, ...]) -> set[str]:
             hint="keep the array that you call the model with",
         )
     return names
-
-
-@contextmanager
-def _noticing(model: Any, taps: LatestValues) -> Iterator[None]:
-    """Notice what runs the model without calling it as a layer."""
-    wrapped = {name: _loop(name, getattr(model, name), taps) for name in _loops(model)}
-    wrapped["stateless_call"] = _stateless(model, taps.recorder)
-    before = {name: vars(model)[name] for name in wrapped if name in vars(model)}
-    # The object's own dictionary: Keras tracks, and locks, what is set as an attribute.
-    vars(model).update(wrapped)
-    try:
-        yield
-    finally:
-        for name in wrapped:
-            vars(model).pop(name, None)
-        vars(model).update(before)
-
-
-def _loops(model: Any) -> list[str]:
-    return [name for name in LOOPS if isinstance(model, keras.Model) and hasattr(model, name)]
-
-
-def _stateless(model: Any, recorder: Recorder) -> Callable[..., Any]:
-    """``stateless_call``, which goes to ``call`` without ``__call__``."""
-    method = model.stateless_call
-
-    @functools.wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        recorder.enter(model, args[2:], kwargs)
-        try:
-            returned = method(*args, **kwargs)
-        except BaseException:
-            recorder.fail()
-            raise
-        recorder.leave(returned[0])
-        return returned
-
-    return run
-
-
-def _loop(name: str, method: Callable[..., Any], taps: LatestValues) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with taps.loop(name):
-            return method(*args, **kwargs)
-
-    return run

@@ -100,8 +100,7 @@ def call(target: Target, engine: Engine, arrays: Mapping[str, Array]) -> Probed:
     values: list[Value] = []
     recorder = target.recorder(dict(zip(arrays, tensors, strict=True)))
     recorder.on_value = values.append
-    with keras.StatelessScope():
-        target.run(tensors, recorder)
+    target.run(tensors, recorder, keras.StatelessScope())
     for value in values:
         if engine.copy(value.tensor) is None:
             value.reason = "the backend compiles the loop that it is in"

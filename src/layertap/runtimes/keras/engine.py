@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -62,10 +63,15 @@ class Target:
             operands=inputs is not None,
         )
 
-    def run(self, tensors: Sequence[Any], recorder: Recorder) -> None:
-        """Call the model while ``recorder`` listens. The caller provides the StatelessScope in
-        which the model's state stays as it is."""
-        with listening(recorder, alone=True, fused=self.fused):
+    def run(
+        self,
+        tensors: Sequence[Any],
+        recorder: Recorder,
+        scope: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        """Call the model while ``recorder`` listens. ``scope``, or else the caller, provides the
+        StatelessScope in which the model's state stays as it is."""
+        with listening(recorder, alone=True, fused=self.fused, scope=scope):
             self.call(tensors)
 
 
@@ -152,8 +158,8 @@ def run_eagerly(engine: Engine, target: Target, wanted: Sequence[str]) -> Compil
 
         recorder = target.recorder(wanted=names)
         recorder.on_value = keep
-        with keras.StatelessScope():
-            target.run(list(map(keras.ops.convert_to_tensor, arrays)), recorder)
+        tensors = list(map(keras.ops.convert_to_tensor, arrays))
+        target.run(tensors, recorder, keras.StatelessScope())
         return {name: _own(engine, name, one) for name, one in in_order(found, wanted).items()}
 
     return run

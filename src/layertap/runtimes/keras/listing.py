@@ -19,6 +19,7 @@ from layertap.runtimes.keras import describe
 from layertap.runtimes.keras.describe import Known, Probed, Specs
 from layertap.runtimes.keras.engine import Engine, Target
 from layertap.runtimes.keras.inputs import Inputs
+from layertap.runtimes.keras.intercept import listening
 from layertap.runtimes.keras.naming import Ownership, Weight
 
 
@@ -114,12 +115,14 @@ class Lister:
     def _build(self, arrays: Mapping[str, Array], specs: Specs) -> None:
         """Create the weights of layers that have none yet, as a first call would."""
         try:
-            describe.build(self.model, self.inputs, specs)
+            with listening(None, alone=True):
+                describe.build(self.model, self.inputs, specs)
         except Exception as error:
             if not (self.eager and self.engine.looks_at_values(error)):
                 raise self._refused(specs, error) from error
             tensors = [keras.ops.convert_to_tensor(array) for array in arrays.values()]
-            self.inputs.call(self.model, tuple(arrays), tensors)
+            with listening(None, alone=True):
+                self.inputs.call(self.model, tuple(arrays), tensors)
 
     def _listed(self, first: Specs, second: Specs, other: Specs, *, sized: bool = False) -> Listing:
         """From calls on abstract tensors of different sizes; with ``sized`` what is computed must

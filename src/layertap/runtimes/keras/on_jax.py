@@ -72,8 +72,8 @@ class Jax:
         variables = list(target.model.variables)
 
         def call(values: Sequence[Any], tensors: Sequence[Any], recorder: Recorder) -> None:
-            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-                target.run(tensors, recorder)
+            state = list(zip(variables, values, strict=True))
+            target.run(tensors, recorder, keras.StatelessScope(state_mapping=state))
 
         def traced(values: Sequence[Any], tensors: Sequence[Any]) -> dict[str, Any]:
             found = None if operations else _plain(target, call, values, tensors, wanted)

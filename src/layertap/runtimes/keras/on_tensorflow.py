@@ -97,8 +97,7 @@ class TensorFlow:
             recorder.on_value = keep
             if operations:
                 recorder.watcher = GraphOperations(recorder, sources=False)
-            with keras.StatelessScope():
-                target.run(tensors, recorder)
+            target.run(tensors, recorder, keras.StatelessScope())
             chosen = in_order(found, wanted)
             latest.clear()
             distinct = _distinct(chosen, latest)

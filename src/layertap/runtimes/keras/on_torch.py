@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import keras
@@ -87,15 +87,18 @@ class Torch:
             recorder = target.recorder(wanted=wanted)
             recorder.on_value = keep
             tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
-            watched = _watched(recorder, operations, sources=False)
-            try:
-                with torch.no_grad(), keras.StatelessScope(), watched:
-                    target.run(tensors, recorder)
-            except _AllRead:
-                pass
+            with suppress(_AllRead):
+                target.run(tensors, recorder, _reading(recorder, operations))
             return in_order(found, wanted)
 
         return run
+
+
+@contextmanager
+def _reading(recorder: Recorder, operations: bool) -> Iterator[None]:
+    watched = _watched(recorder, operations, sources=False)
+    with torch.no_grad(), keras.StatelessScope(), watched:
+        yield
 
 
 @contextmanager

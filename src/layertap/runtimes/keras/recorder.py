@@ -90,7 +90,8 @@ class Recorder:
     ``wants`` tells by name what costs something to get, states after each step. With ``operands``
     it also finds out which value was computed from which; that keeps every tensor of the call
     alive. ``on_begin`` is called when the model is entered and ``on_end`` when it has returned
-    (True) or raised (False).
+    (True) or raised (False); ``on_loop`` makes the context for a method, such as ``predict``, that
+    runs it.
     """
 
     def __init__(
@@ -105,11 +106,12 @@ class Recorder:
         is_value: Callable[[Any], bool] = is_value,
         on_begin: Callable[[], None] = lambda: None,
         on_end: Callable[[bool], None] = lambda _: None,
+        on_loop: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
         self.root, self.on_value, self.ownership = root, on_value, ownership
         self.reserved = dict(reserved or {})
         self.wants, self.operands, self.is_value = wants, operands, is_value
-        self.on_begin, self.on_end = on_begin, on_end
+        self.on_begin, self.on_end, self.on_loop = on_begin, on_end, on_loop
         self.watcher: Watcher | None = None
         self._frames: list[Frame | None] = []
         self._scope: Any = None
@@ -240,6 +242,10 @@ class Recorder:
     def muting(self, on: bool, /) -> Iterator[None]:
         with self.watcher.muting(on) if self.watcher is not None else nullcontext():
             yield
+
+    def looping(self, model: Any, method: str, /) -> AbstractContextManager[None]:
+        """See :class:`layertap.runtimes.keras.intercept.Listener`."""
+        return self.on_loop(method) if model is self.root else nullcontext()
 
     def states(self, layer: Any) -> StateTaker | None:
         """See :class:`layertap.runtimes.keras.intercept.Listener`."""

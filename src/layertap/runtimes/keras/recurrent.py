@@ -50,19 +50,27 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
+def forget() -> None:
+    """No call of this thread is in progress, whatever interrupted the latest."""
+    _thread.call = _thread.loop = None
+
+
 class Call:
     """One call of a recurrent layer that somebody listens to. ``muted`` makes the context in which
-    what is computed is nobody's business; ``fused``: the layer may take a fused kernel."""
+    what is computed is nobody's business, ``heard`` the one within it in which it is; ``fused``:
+    the layer may take a fused kernel."""
 
     def __init__(
         self,
         layer: Any,
         states: Sequence[States],
         muted: Callable[[], AbstractContextManager[None]],
+        heard: Callable[[], AbstractContextManager[None]],
         *,
         fused: bool,
     ) -> None:
-        self.layer, self.states, self.muted, self.may_fuse = layer, states, muted, fused
+        self.layer, self.states, self.muted, self.heard = layer, states, muted, heard
+        self.may_fuse = fused
         self.wanted = frozenset[int]().union(*(taker.wanted for taker in states))
         self.steps: dict[int, Any] = {}
         self.missing = ""
