@@ -181,7 +181,9 @@ with layertap.open(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())) 
                 kept = []
                 for x in (case.feed["x"], other, case.feed["x"], other):
                     found: dict[str, Array] = {}
-                    run_pass({"x": x}, lambda tap, value, into=found: _put(into, tap.name, value[0]))
+                    run_pass(
+                        {"x": x}, lambda tap, value, into=found: _put(into, tap.name, value[0])
+                    )
                     assert case.fingerprint() == before
                     kept.append((oracle(case.source, x), found))
                 for i, (expected, found) in enumerate(kept):

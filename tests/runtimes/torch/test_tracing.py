@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -85,10 +84,9 @@ def test_states_of_recurrent_layers() -> None:
         run = model.capture(x, taps="lstm*")
         assert list(run) == ["lstm", "lstm:1.0", "lstm:1.1"]
         np.testing.assert_array_equal(run["lstm"].values, output.numpy())
-        np.testing.assert_array_equal(run["lstm:1.0"].values[0], h.numpy())
-        np.testing.assert_array_equal(run["lstm:1.1"].values[0], c.numpy())
-        assert model.graph["lstm"].per == "sample"
-        assert model.graph["lstm:1.0"].per == "batch"
+        np.testing.assert_array_equal(run["lstm:1.0"].values, h.numpy().swapaxes(0, 1))
+        np.testing.assert_array_equal(run["lstm:1.1"].values, c.numpy().swapaxes(0, 1))
+        assert [model.graph[name].batch_axis for name in run] == [0, 1, 1]
 
 
 class Reuses(nn.Module):
@@ -276,12 +274,13 @@ def test_control_flow_that_depends_on_values() -> None:
     with layertap.open(net) as model:
         assert model.trace(X)["cold"].shape is None
         run = model.capture([X, -X, X], taps="warm | cold")
-        assert net.ran == 0
+    assert net.ran == 1 + 3
     assert len(run["warm"]) == 6
-    assert len(run["cold"]) == 3
     with torch.no_grad():
         cold = net.cold(torch.from_numpy(-X)).numpy()
-    np.testing.assert_array_equal(run["cold"].values, cold)
+    # Nothing was proven of what the first batch did not call.
+    np.testing.assert_array_equal(run["cold"].values, cold[None])
+    assert run["cold"].samples.tolist() == [1]
 
 
 class Remembers(nn.Module):
@@ -305,30 +304,19 @@ class Remembers(nn.Module):
         return x * 2
 
 
-@pytest.mark.parametrize("data_dependent", [False, True])
-def test_tracing_leaves_no_trace(data_dependent: bool) -> None:
-    net = nn.Sequential(Remembers(), Branches() if data_dependent else nn.Identity())
-    before = copy.deepcopy(net[0].__dict__)
-    total, random = net[0].total, torch.get_rng_state()
+def test_state_is_as_before_and_python_attributes_as_after_plain_calls() -> None:
+    net = Remembers()
+    total, generator = net.total, torch.get_rng_state()
     with layertap.open(net) as model:
         model.trace(X)
-        model.capture([X, X])
-    after = net[0].__dict__
-    assert after["history"] == []
-    assert after["stats"] == before["stats"]
-    assert after["latest"] is None
-    assert net[0].total is total
+        model.capture([X, X])  # of the form that was traced: a forward for each batch
+    assert net.total is total
     assert torch.equal(total, torch.zeros(4))
-    assert torch.equal(net[0].plain, torch.zeros(4))
-    assert torch.equal(torch.get_rng_state(), random)
-
-
-def test_fake_tensors_compute_nothing() -> None:
-    net = nn.Sequential(nn.Linear(4, 1 << 20), nn.ReLU())
-    net[0].weight.data.fill_(float("nan"))
-    with layertap.open(net) as model:
-        plan = model.plan("1", np.zeros((1 << 14, 4), np.float32))  # 64 GiB if it were computed
-    assert plan.total_bytes == (1 << 14) * (1 << 20) * 4
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert [type(value) for value in net.history] == [torch.Tensor] * 3
+    assert all(np.array_equal(value.numpy(), X) for value in net.history)
+    assert net.stats["calls"] == 3
+    assert net.plain.tolist() == [3] * 4
 
 
 def test_an_input_that_does_not_fit() -> None:

@@ -176,9 +176,11 @@ class TorchSession:
                 ):
                     with following or nullcontext():
                         output = function(*call.args, **call.kwargs)
-                    return ear.finished(output)
+                    result = ear.finished(output)
             finally:
                 saved.restore()
+            saved.check()
+            return result
 
     def _recorded(self, ear: Reader | Tracer) -> Any:
         return nullcontext() if ear.record is None else recording.listening(ear.record)

@@ -120,15 +120,31 @@ class State:
         self.devices = {tensor.device for tensor in tensors if tensor.is_cuda}
         self.counted = [c.tensor for c in self.parameters if not c.tensor.is_inference()]
         self.owned = tensors
+        # Tensors that share the memory as it is, to give a parameter its own back.
+        self.aliases = [c.tensor.detach() for c in self.parameters]
+        self.pointers = self._pointers()
         self.written: set[int] = set()
         self.generators: Generators | None = None
         self._by_memory: dict[int, list[Cell]] = {}
         for cell in self.parameters:
             self._by_memory.setdefault(memory(cell.tensor), []).append(cell)
 
+    def _pointers(self) -> list[int]:
+        return [cell.tensor.data_ptr() for cell in self.parameters]
+
     def is_current(self) -> bool:
-        """Whether the module still holds the very tensors that were found."""
-        return all(map(is_, map(dict.get, self._owners, self._keys), self.owned))
+        """Whether the module still holds the very tensors that were found, each with the memory
+        that it had."""
+        same = all(map(is_, map(dict.get, self._owners, self._keys), self.owned))
+        return same and self._pointers() == self.pointers
+
+    def put_back(self) -> None:
+        """Give the module its tensors back, and these their memory."""
+        for cell in self.cells:
+            cell.put_back()
+        for cell, alias in zip(self.parameters, self.aliases, strict=True):
+            if cell.tensor.data_ptr() != alias.data_ptr():
+                cell.tensor.data = alias
 
     def save(self) -> Saved:
         """The state before a batch."""
@@ -148,6 +164,7 @@ class Saved:
         written = (cell for cell in state.parameters if id(cell.tensor) in state.written)
         self.copies = [(cell, _copy(cell.tensor)) for cell in (*state.buffers, *written)]
         self.versions = [*map(_version, state.counted)]
+        self.lost = False
         self.generators = None
         if not state.advance:
             self.generators = Generators(state.devices, state.generators)
@@ -161,22 +178,24 @@ class Saved:
                 self.copies.append((cell, _copy(cell.tensor)))
 
     def restore(self) -> None:
-        """Bring everything back. Raises RuntimeFailure for a parameter that was written to and had
-        never been before, so that there is no copy."""
+        """Bring everything back of which there is a copy."""
         state = self.state
-        lost = self._unforeseen()
+        self.lost = self._unforeseen()
         if self.generators is not None:
             self.generators.restore()
         if [*map(_training, state.modules)] != self.training:
             for module, training in zip(state.modules, self.training, strict=True):
                 module.training = training
         if not state.is_current():
-            for cell in state.cells:
-                cell.put_back()
+            state.put_back()
         with torch.inference_mode(state.frozen), torch.no_grad():
             for cell, copy in self.copies:
                 _restore(cell.tensor, copy)
-        if lost:
+
+    def check(self) -> None:
+        """Raise RuntimeFailure where a parameter was written to that had never been before, so that
+        there is no copy."""
+        if self.lost:
             raise RuntimeFailure(
                 "the forward pass wrote to a parameter as no batch before it did, and its former "
                 "values are gone",
