@@ -309,7 +309,8 @@ def test_open_sizes_follow_the_input() -> None:
             np.testing.assert_array_equal(run["sum"].raw, np.maximum(x, 0).sum(1))
 
 
-def test_sizes_that_depend_on_values() -> None:
+@pytest.mark.parametrize("kernels", list(RESOLVERS))
+def test_sizes_that_depend_on_values(kernels: str) -> None:
     tensors = [
         TensorSpec("x", (1, 4)),
         TensorSpec("positive", (1, 4), "bool"),
@@ -318,11 +319,13 @@ def test_sizes_that_depend_on_values() -> None:
     ]
     operators = [OperatorSpec("GREATER", [0, 3], [1]), OperatorSpec("WHERE", [1], [2])]
     data = write_tflite(SubgraphSpec(tensors, [0], [2], operators))
-    x = np.array([[1, -1, 2, 3], [-1, -1, 5, -1]], np.float32)
-    with layertap.open(data, runtime="litert") as model:
+    x = np.array([[1, -1, 2, 3], [-1, -1, 5, -1], [-1] * 4, [-1, -1, -1, 2], [-1] * 4], np.float32)
+    with layertap.open(data, runtime="litert", kernels=kernels) as model:
         run = model.capture(x)
-    found = [rows.tolist() for rows in run["where"].raw]
-    assert found == [[[0, 0], [0, 2], [0, 3]], [[0, 2]]]
+    for row, found in zip(x, run["where"].raw, strict=True):
+        np.testing.assert_array_equal(found, np.argwhere(row[None] > 0))
+        assert found.shape[1:] == (2,)
+    np.testing.assert_array_equal(run["positive"].raw, x > 0)
 
 
 def test_options_are_checked() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from layertap.core.dtypes import Array
@@ -32,8 +33,7 @@ class LitertModel:
 
     def readers(self, outputs: Sequence[int]) -> list[Read]:
         if self._runner is None and self._options["state"] != "resources":
-            # Views, which are faster; of the interpreter that is there now.
-            return [self._interpreter.tensor(index) for index in outputs]
+            return [self._viewed(index) for index in outputs]
         return [partial(self._read, index) for index in outputs]
 
     def execute(self, inputs: list[Array]) -> None:
@@ -49,9 +49,33 @@ class LitertModel:
             self._interpreter.set_tensor(index, value)
         self._interpreter.invoke()
 
+    def _viewed(self, index: int) -> Read:
+        """Reads by a view, which is faster, in the interpreter that is there now."""
+        view: Read = self._interpreter.tensor(index)
+
+        def read() -> Array:
+            try:
+                return view()
+            except ValueError as error:
+                return self._without_elements(index, error)
+
+        return read
+
     def _read(self, index: int) -> Array:
-        value: Array = self._interpreter.get_tensor(index, self._options["subgraph"])
+        try:
+            value: Array = self._interpreter.get_tensor(index, self._options["subgraph"])
+        except ValueError as error:
+            return self._without_elements(index, error)
         return value
+
+    def _without_elements(self, index: int, error: ValueError) -> Array:
+        """A tensor that the interpreter hands out in no way while it has no elements. Raises
+        ``error``, which reading it gave, where it has some."""
+        details = self._interpreter.get_tensor_details(self._options["subgraph"])
+        found = next((detail for detail in details if detail["index"] == index), None)
+        if found is None or 0 not in found["shape"]:
+            raise error
+        return np.empty(found["shape"], found["dtype"])
 
     def _load(self) -> None:
         self._interpreter = self._runner = None

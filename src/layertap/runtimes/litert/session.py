@@ -12,7 +12,7 @@ from layertap.errors import RuntimeFailure, SourceError
 from layertap.runtimes.registry import BUILTIN
 from layertap.runtimes.worker.lacking import litert_lacks, micro_lacks, what_else
 from layertap.runtimes.worker.process import WorkerFailure
-from layertap.runtimes.worker.session import BLOCK, TfliteSession
+from layertap.runtimes.worker.session import TfliteSession
 from layertap.tflite.graph import MAIN
 from layertap.tflite.state import state_of
 
@@ -59,7 +59,7 @@ class LitertSession(TfliteSession):
         return Capabilities(
             batch=self.batch,
             batched=self.batch is not None,
-            block=BLOCK,
+            block=self.block,
             bit_exact=exact,
             reason=""
             if exact

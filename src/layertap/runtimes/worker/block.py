@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -39,12 +40,7 @@ class Block:
     @classmethod
     def made(cls) -> Block:
         """A new block, which is gone with the last process that has it. Raises OSError."""
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("layertap")
-        else:
-            with tempfile.TemporaryFile() as file:
-                descriptor = os.dup(file.fileno())
-        block = cls(descriptor)
+        block = cls(_file())
         try:
             block.reach(HEAD)
         except BaseException:
@@ -108,6 +104,14 @@ class Block:
         """When :meth:`tell` was last called (of the clock that all processes share), with what."""
         when, done = _PROGRESS.unpack_from(self._memory)
         return when, done
+
+
+def _file() -> int:
+    """A file in memory, or where the system has none, on disk without a name."""
+    with contextlib.suppress(AttributeError, OSError):
+        return os.memfd_create("layertap")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def aligned(size: int) -> int:

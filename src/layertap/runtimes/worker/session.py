@@ -31,8 +31,10 @@ from layertap.tflite.values import weight
 DEFAULT_TIMEOUT = 600.0
 """Seconds one execution (or loading the model) may take before the worker is ended."""
 
-BLOCK = 4096
-"""Executions that one call of a pass takes at most."""
+_BLOCK = 4096
+_UNKNOWN_BLOCK = 16
+"""Executions that one call of a pass takes at most, where all sizes are known, so that the caller
+takes fewer of large ones, and where not."""
 
 
 class TfliteSession(ABC):
@@ -86,10 +88,12 @@ class TfliteSession(ABC):
         self.arguments: Sequence[InputSpec] = [by_index[i] for i in main.inputs]
         """What the interpreter is given, in the order of the subgraph's inputs."""
         self.batch = listed.batch
+        known = all(tap.untappable or tap.row_bytes is not None for tap in self.graph)
+        self.block = _BLOCK if known else _UNKNOWN_BLOCK
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(batch=self.batch, batched=self.batch is not None, block=BLOCK)
+        return Capabilities(batch=self.batch, batched=self.batch is not None, block=self.block)
 
     @property
     def provenance(self) -> Mapping[str, Json]:
