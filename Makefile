@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test unit lint bench clean
+.PHONY: help demo test unit lowest lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,14 +36,32 @@ test: lint ## lint, types, import contracts, and all tests; docs/device.md tells
 unit: $(VENV)/.dev ## the quick tests only
 	$(PYTEST) -m "not slow"
 
+# An environment of its own, in which each lower bound of pyproject.toml is the version. Without
+# torch, of which constraints.txt has the oldest.
+LOWEST := .venv-lowest
+$(LOWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	grep -oE '"[a-z-]+>=[0-9][^",]*' $< | tr -d '"' | sed 's/>=/==/' > $(LOWEST)/versions.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(LOWEST)/versions.txt --editable '.[keras,litert,tflm,device]' \
+		pytest pytest-timeout pytest-xdist hypothesis xarray tensorstore
+	@touch $@
+
+lowest: $(LOWEST)/.installed ## tests with the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal -m "not slow" \
+		tests/core tests/store tests/tflite tests/cli
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal \
+		tests/runtimes/litert/test_session.py tests/runtimes/tflm/test_session.py \
+		tests/runtimes/keras/test_files.py tests/runtimes/keras/test_sources.py
+
 lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.bench ## ratios to the bare forward pass; writes benchmarks/RESULTS.md
+bench: $(VENV)/.bench ## what reading costs, beside doing it by hand; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis layertap-demo
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis layertap-demo

@@ -2,32 +2,24 @@
 out, and as `layertap.optimize` does, with each kind of sharing.
 
 A ratio is the new head by the old one; a row of the lower bound by the old head says what is left.
-Models: those of the folder `shared/models` beside the repository, where it is there, else the
-digits of the demonstration.
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+
+from benchmarks.models import tflite_files
 
 import layertap
 from layertap.arena.memory_map import Sharing
-from layertap.demo import asset
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"
 SHARINGS: tuple[Sharing, ...] = ("in-place", "overlapping")
-
-
-def models() -> list[Path]:
-    """The files that are measured."""
-    return sorted(SHARED.glob("*/*.tflite")) or [asset("digits_int8.tflite")]
 
 
 def rows() -> list[dict[str, object]]:
     """Per model and kind of sharing the ratio of the heads; bar: never above 1."""
     found: list[dict[str, object]] = []
-    for path in models():
+    for path in tflite_files():
         for sharing in SHARINGS:
             best = layertap.optimize(path, sharing=sharing, verify=False)
             before, after = best.before.arena, best.after.arena

@@ -27,8 +27,8 @@ try:
 except ImportError:
     pyarrow = None
 
-ROUNDS = 31
-PEER_ROUNDS = 2
+ROUNDS = 11
+PEER_ROUNDS = 1
 Blocks = list[np.ndarray[Any, np.dtype[np.float32]]]
 
 

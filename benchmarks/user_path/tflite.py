@@ -34,7 +34,8 @@ from layertap.core.graph import COMPUTED
 from layertap.demo import asset
 
 FIRST = {"layertap": Goal(extra=0.25)}
-CAPTURE = {"layertap": Goal(extra=2e-3)}
+CAPTURE = {"layertap": Goal({HAND: 1}, 2e-3)}
+"""The inference itself, which takes more than 2 ms in some, and that much."""
 SMALL_SECONDS = 10e-6
 """What a sample may take beyond the time by hand, where that is below 0.02 ms."""
 

@@ -12,8 +12,8 @@ from layertap.core.dtypes import Array
 
 ARENA = 1 << 21
 WORKS = (
-    Work("kws_int8", 200),
-    Work("resnet_int8", 100),
+    Work("kws_int8", 100),
+    Work("resnet_int8", 50),
     Work("ad01_int8", 10_000),
 )
 
