@@ -78,14 +78,16 @@ def _peak_megabytes() -> float:
 
 def by_tap(runtime: str, count: int) -> tuple[float, float]:
     """Seconds a tap of the first capture of one sample, from ``open`` on, and of one later."""
-    made = network(count) if runtime == "torch" else chain(count)
     x = np.ones((1, 4), np.float32)
-    start = time.perf_counter()
-    with layertap.open(made, runtime=runtime) as model:
-        run = model.capture(x)
-        first = time.perf_counter() - start
-        warm = min(_seconds(lambda: model.capture(x)) for _ in range(9))
-    return first / len(run), warm / len(run)
+    first, later = [], []
+    for _ in range(3):
+        made = network(count) if runtime == "torch" else chain(count)
+        start = time.perf_counter()
+        with layertap.open(made, runtime=runtime) as model:
+            run = model.capture(x)
+            first.append(time.perf_counter() - start)
+            later += [_seconds(lambda: model.capture(x)) for _ in range(5)]
+    return min(first) / len(run), min(later) / len(run)
 
 
 def _seconds(call: Callable[[], object]) -> float:
