@@ -47,12 +47,7 @@ PACKAGES = ("layertap", "numpy", "torch", "tensorflow", "keras", "zarr", "captum
 PACKAGES += ("nnsight", "torchlens", "pyarrow")
 LIMIT_SECONDS = 1800
 
-PROCESSES = {
-    "torch_overhead": 2,
-    "keras_overhead": 2,
-    "keras_depth": 2,
-    "tensorflow_overhead": 2,
-}
+PROCESSES = {"torch_overhead": 2}
 """Modules whose ratios depend on where a process happens to have its memory, and on the hour: each
 figure is made of the rounds of that many processes."""
 
@@ -190,9 +185,9 @@ Elsewhere each figure is the median, over interleaved rounds in one process, of 
 contender divided by the time of the same work without it. Those of a prepared pass beside a bare
 one (`torch_overhead`, `keras_overhead`, `keras_depth`, `tensorflow_overhead`) are for orientation:
 they say where the time goes, and where a proof needs a copy or a look, safety wins. They are
-medians over the quietest quarter of the rounds of several processes. In a round of PyTorch the
-fastest of several passes in a row counts; the same pass once more shows how far a figure can be
-trusted. A bar is what layertap promises; rows without one are for orientation, too.
+medians over the quietest quarter of the rounds, those of PyTorch of the rounds of two processes, in
+which the fastest of several passes in a row counts; the same pass once more shows how far a figure
+can be trusted. A bar is what layertap promises; rows without one are for orientation, too.
 Those of arena_optimize and some of wire are bytes, not times; those of device_throughput are shares
 of the time that a link of 12 Mbit/s takes for the same bytes.
 """

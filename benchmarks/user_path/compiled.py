@@ -65,7 +65,7 @@ def run(name: str, compiled: Compiled) -> list[Row]:
             DISK: partial(compiled.capture, BATCHES, to=folder / "run.zarr"),
         }
         work = f"{name}: a run of {BATCHES} batches"
-        return compared(work, contenders, RUN, budget=8, prepare=prepare)
+        return compared(work, contenders, RUN, budget=6, prepare=prepare)
 
 
 def one_capture(name: str, compiled: Compiled) -> list[Row]:
@@ -93,4 +93,4 @@ def first_call(
         "layertap": lambda: layertap.open(made.pop()[0]).capture(x),
     }
     work = f"{name}: the first call"
-    return compared(work, contenders, FIRST, budget=8, prepare=prepare)
+    return compared(work, contenders, FIRST, budget=6, prepare=prepare)

@@ -136,7 +136,7 @@ def _runs(subject: Subject) -> list[Row]:
             DISK: partial(subject.capture, batches, to=folder / "run.zarr"),
         }
         work = f"{subject.network.name}: a run of {batches} batches"
-        return compared(work, contenders, RUN, budget=15, prepare=prepare)
+        return compared(work, contenders, RUN, budget=12, prepare=prepare)
 
 
 def _training(network: Network) -> list[Row]:
