@@ -38,6 +38,8 @@ CAPTURE = {"layertap": Goal({HAND: 1}, 2e-3)}
 """The inference itself, which takes more than 2 ms in some, and that much."""
 SMALL_SECONDS = 10e-6
 """What a sample may take beyond the time by hand, where that is below 0.02 ms."""
+PIECE = 100
+"""Samples of which the values of a tensor are written in one go."""
 
 Values = dict[int, list[Array]]
 ByHand = Callable[[Array], Values]
@@ -85,13 +87,14 @@ def _work(runtime: str, work: Work, path: Path, by_hand: MakeByHand) -> Iterator
 def _data_set(name: str, work: Work, model: Model, hand: ByHand, x: Array) -> list[Row]:
     bar = Goal({HAND: 1}, SMALL_SECONDS * len(x)) if work.small else Goal({HAND: 1.3})
     output = [tap.name for tap in model.graph.of_kind("output")]
-    values = [np.ascontiguousarray(capture.raw) for capture in model.capture(x[:100]).values()]
+    some = x[:PIECE]
+    values = [np.ascontiguousarray(capture.raw) for capture in model.capture(some).values()]
     with disk() as (folder, prepare):
         contenders: dict[str, Call] = {
             HAND: partial(hand, x),
             MEMORY: partial(model.capture, x),
             "layertap, its output alone": partial(model.capture, x, output),
-            RAW: partial(write_raw, folder / "raw", values, len(x) // 100),
+            RAW: partial(write_raw, folder / "raw", values, len(x) // len(some)),
             DISK: partial(model.capture, x, to=folder / "run.zarr"),
         }
         goals = {MEMORY: bar, **TO_DISK}
