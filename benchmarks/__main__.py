@@ -103,7 +103,7 @@ BARS = """| work | contender | ratio | bar | |
 
 
 def _with_goal(row: dict[str, Any]) -> str:
-    share = "" if row["share"] is None else f"{row['share']:.2f}"
+    share = "" if row["share"] is None else f"{row['share']:.3f}"
     taken = f"{row['seconds'] * 1e3:,.4g} | {row['ratio']:.2f}"
     end = f"{row['goal']} | {share} | {_verdict(row['share'], 1)}"
     return f"| {row['work']} | {row['contender']} | {taken} | {end} |"
