@@ -82,6 +82,21 @@ class Catalog:
                 seen.add(id(tensor))
                 yield name, tensor
 
+    def tensor(self, name: str) -> torch.Tensor:
+        """The present parameter or buffer of that name, without a walk through all of them. Raises
+        KeyError."""
+        module, rest = self.root, name
+        while "." in rest and not isinstance(module, torch.jit.ScriptModule):
+            part, _, rest = rest.partition(".")
+            child = next((c for key, c in internals.children(module) if key == part), None)
+            if child is None:
+                raise KeyError(name)
+            module = unwrap(child)
+        for key, tensor in _held(module, ""):
+            if key == rest:
+                return tensor
+        raise KeyError(name)
+
     def tensor_aliases(self) -> Iterator[tuple[str, str]]:
         """Further names of tied parameters and buffers, each with the first one."""
         first: dict[int, str] = {}
@@ -91,9 +106,14 @@ class Catalog:
 
     def _named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, module in _named(self.root, "", ()):
-            inside = isinstance(module, torch.jit.ScriptModule)
-            for kind in (nn.Module.named_parameters, nn.Module.named_buffers):
-                yield from kind(module, name, recurse=inside, remove_duplicate=False)
+            yield from _held(module, name)
+
+
+def _held(module: nn.Module, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers of a module itself, and of all that is inside TorchScript."""
+    inside = isinstance(module, torch.jit.ScriptModule)
+    for kind in (nn.Module.named_parameters, nn.Module.named_buffers):
+        yield from kind(module, name, recurse=inside, remove_duplicate=False)
 
 
 def _named(

@@ -274,7 +274,7 @@ class TorchSession:
         if tap.kind != "weight" or tap.name not in self.traced.keys:
             raise RunError(f"{tap.name!r} is not a weight", hint="capture it instead")
         name = self.traced.keys[tap.name].suffix
-        return to_array(dict(self.catalog.tensors())[name].detach().clone())
+        return to_array(self.catalog.tensor(name).detach().clone())
 
     def prepare(self, taps: Sequence[TapPoint], /) -> Pass:
         self.check_open()
