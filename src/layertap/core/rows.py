@@ -11,6 +11,7 @@ import numpy as np
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feed, slice_feed
 from layertap.core.graph import TapPoint
+from layertap.core.plan import Plan
 from layertap.core.protocols import Capabilities, Sink
 from layertap.errors import FeedError
 
@@ -19,13 +20,14 @@ _BLOCK_BYTES = 32 << 20
 
 
 class Cutter:
-    """Cuts feeds into what one call of a session's pass takes. ``sample_bytes`` are those that a
-    sample adds to the captures, None where nobody knows."""
+    """Cuts feeds into what one call of a session's pass takes."""
 
-    def __init__(self, able: Capabilities, sample_bytes: int | None) -> None:
+    def __init__(self, able: Capabilities, plan: Plan) -> None:
         self.able = able
-        size = (able.batch or 1) * (sample_bytes or 0)
-        self.block = max(1, min(able.block, _BLOCK_BYTES // size if size else able.block))
+        self.block = able.block
+        if able.block > 1:
+            size = (able.batch or 1) * (plan.sample_bytes or 0)
+            self.block = max(1, min(able.block, _BLOCK_BYTES // size if size else able.block))
 
     def pieces(self, feed: Feed, samples: int) -> Iterator[tuple[Feed, int]]:
         """Feeds that one call of a pass takes, each with its number of samples."""
@@ -120,5 +122,8 @@ def executions_of(rows: Array, samples: int, axis: int) -> Array:
 
 def _samples(values: Array, axis: int) -> Array:
     """Values (executions, ..., samples, ...) as rows, one per sample."""
+    if axis == 1 and len(values) == 1:
+        one: Array = values[0]
+        return one
     rows = np.ascontiguousarray(np.moveaxis(values, axis, 1)) if axis > 1 else values
     return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
