@@ -157,13 +157,20 @@ def draw(panels: dict[str, dict[str, Points]]) -> None:
             if "MB" in title:
                 axes.set_ylim(bottom=0)
             else:
+                values = [value for points in lines.values() for value in points.values()]
                 axes.set_yscale("log")
+                axes.set_ylim(_decade(min(values), np.floor), _decade(max(values), np.ceil))
             axes.minorticks_off()
             axes.set_xlabel("taps" if title.endswith("tap") else "samples")
             axes.set_title(title)
             axes.grid(alpha=0.3)
             axes.legend(frameon=False)
         figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def _decade(value: float, rounded: Callable[[float], float]) -> float:
+    """The power of ten below or above."""
+    return float(10 ** rounded(np.log10(value)))
 
 
 if __name__ == "__main__":
