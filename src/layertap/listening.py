@@ -17,7 +17,8 @@ from layertap.core.select import Selector
 from layertap.errors import PlanError
 from layertap.runtimes.registry import find_runtime
 from layertap.store.memory import MemoryStore
-from layertap.store.zarr import ZarrStore, check_place
+from layertap.store.place import check_place
+from layertap.store.zarr import ZarrStore
 
 if TYPE_CHECKING:
     from layertap.runtimes.device.listening import Listener

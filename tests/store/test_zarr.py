@@ -441,7 +441,9 @@ def test_loading_modifies_nothing(tmp_path: Path) -> None:
 
 def test_provenance_may_hold_anything(tmp_path: Path) -> None:
     facts = {"path": Path("/x"), "pair": (1, 2), "nan": float("nan"), "deep": {"a": [True, None]}}
-    ZarrStore(tmp_path, [TAP], facts).close(False)
+    store = ZarrStore(tmp_path, [TAP], facts)
+    store.commit(1, feed_of(0, 1))
+    store.close(False)
     kept = load_run(tmp_path).provenance
     assert {key: kept[key] for key in facts} == {
         "path": "/x",

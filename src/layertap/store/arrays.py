@@ -21,6 +21,7 @@ from numcodecs.zstd import Zstd
 from layertap.core.dtypes import Array
 from layertap.core.protocols import Json
 from layertap.store.layout import DOCUMENT, Layout, document, write_all, write_json
+from layertap.store.opening import make_folder, open_file, opened, write_file
 from layertap.store.reading import read_chunk
 
 _CHUNK = re.compile(r"(?:c|tail)(?:\.(\d+))?(?:\.0)*")
@@ -43,7 +44,7 @@ class OpenFiles:
             return fd
         while len(self._open) >= self._most:
             os.close(self._open.popitem(last=False)[1])
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        fd = open_file(path, os.O_RDWR | os.O_CREAT)
         self._open[path] = fd
         if os.fstat(fd).st_size < size:
             os.ftruncate(fd, size)
@@ -127,7 +128,7 @@ class ArrayWriter:
     def _begin(self) -> None:
         self._begun = True
         layout = self.layout
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         self._trim(self.rows)
         if self.rows % layout.chunk_rows and layout.row_bytes:
             self._reopen(self.rows // layout.chunk_rows)
@@ -151,7 +152,7 @@ class ArrayWriter:
             self._files.get(str(chunk), layout.chunk_bytes)
         elif not tail.exists():
             partial = self.folder / _PARTIAL
-            partial.write_bytes(read_chunk(self.folder, layout, number).data)
+            write_file(partial, read_chunk(self.folder, layout, number, layout.chunk_bytes))
             partial.replace(tail)
 
     def _write(self, number: int, offset: int, data: Array) -> None:
@@ -170,13 +171,13 @@ class ArrayWriter:
 
     def _encode(self, number: int, data: Array) -> None:
         partial = self.folder / _PARTIAL
-        partial.write_bytes(Zstd(level=self.layout.level).encode(data))
+        write_file(partial, Zstd(level=self.layout.level).encode(data))
         partial.replace(self.folder / self.layout.chunk_name(number))
 
     def _seal(self, number: int) -> None:
         """Compress the raw rows of a chunk; the raw file goes once the other is in place."""
         tail = self.folder / self.layout.tail_name(number)
-        self._encode(number, np.fromfile(tail, np.uint8))
+        self._encode(number, read_chunk(self.folder, self.layout, number, self._chunk_bytes))
         self._files.drop(str(tail))
         tail.unlink()
 
@@ -186,7 +187,7 @@ class ArrayWriter:
             return
         size, present = self.layout.chunk_bytes, rows * self.layout.row_bytes
         data = np.zeros(present if final and number == 0 else size, np.uint8)
-        data[:present] = np.fromfile(tail, np.uint8, present)
+        data[:present] = read_chunk(self.folder, self.layout, number, present)
         self._encode(number, data)
         if final:
             self._files.drop(str(tail))
@@ -195,7 +196,8 @@ class ArrayWriter:
     def _shrink(self, rows: int) -> None:
         chunk = self.folder / self.layout.chunk_name(0)
         self._files.drop(str(chunk))
-        os.truncate(chunk, rows * self.layout.row_bytes)
+        with opened(chunk, os.O_RDWR) as fd:
+            os.ftruncate(fd, rows * self.layout.row_bytes)
 
     def _write_document(self, rows: int, axis: str, final: bool) -> None:
         axes = (axis, *self._dimensions) if self.layout.counted else self._dimensions

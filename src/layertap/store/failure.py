@@ -34,7 +34,8 @@ def cannot_write(path: Path, error: OSError) -> StoreError:
 def damaged(path: Path, what: str) -> StoreError:
     """The error for a run that holds less than, or not what, its journal says."""
     return StoreError(
-        f"the run is damaged: {path} {what}", hint="copy the run again, or capture it anew"
+        f"the run is damaged: {path} {what}",
+        hint="copy the run again, or capture it anew with overwrite (--overwrite)",
     )
 
 

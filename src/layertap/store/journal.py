@@ -19,11 +19,15 @@ from pathlib import Path
 from layertap.core.protocols import Json
 from layertap.errors import StoreError
 from layertap.store.failure import damaged
+from layertap.store.opening import open_file, opened, write_file
 
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
 
 _COMPACT_BYTES = 8 << 20
+_BLOCK, _LONGEST = 64 << 10, 32 << 20
+"""Bytes of the end of a journal that are looked at first, and at most."""
+
 _MOST_RUNS = 32
 """Of batches of one size that a line tells; only a demotion after a resumption needs them."""
 _log = logging.getLogger(__name__)
@@ -69,8 +73,8 @@ def read_state(path: Path) -> State:
     Raises StoreError when it is damaged.
     """
     try:
-        with path.open("rb") as file:
-            line = _last_line(file.fileno(), path)
+        with opened(path) as fd:
+            line, _ = _last_line(fd, path)
     except FileNotFoundError:
         return State()
     except OSError as error:
@@ -78,20 +82,18 @@ def read_state(path: Path) -> State:
     return _parse(line, path) if line else State()
 
 
-def _last_line(fd: int, path: Path, block: int = 1 << 16) -> bytes:
-    """The last complete line, without its newline."""
+def _last_line(fd: int, path: Path) -> tuple[bytes, int]:
+    """The last complete line, without its newline, and where it ends in the file."""
     end = os.fstat(fd).st_size
-    start, tail = end, b""
-    while start > 0:
-        step = min(block, start)
-        start -= step
-        tail = os.pread(fd, step, start) + tail
-        lines = tail.rsplit(b"\n", 2)
-        if len(lines) == 3 or (len(lines) == 2 and start == 0):
-            return lines[-2]
-        if len(tail) > 1 << 28:
+    size = _BLOCK
+    while True:
+        size = min(size, end)
+        lines = os.pread(fd, size, end - size).rsplit(b"\n", 2)
+        if len(lines) == 3 or size == end:
+            return (lines[-2], end - len(lines[-1])) if len(lines) > 1 else (b"", 0)
+        if size >= _LONGEST:
             raise damaged(path, "has a line too long to be true")
-    return b""
+        size *= 2
 
 
 def _parse(line: bytes, path: Path) -> State:
@@ -134,7 +136,7 @@ class Journal:
 
     def __init__(self, folder: Path, run: Path) -> None:
         self._path = folder / JOURNAL
-        self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        self._lock = open_file(folder / LOCK, os.O_RDWR | os.O_CREAT)
         self._fd = -1
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,10 +152,9 @@ class Journal:
     def open(self) -> State:
         """The committed state; a torn last line is cut off."""
         state = read_state(self._path)
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
-        self._size = data.rfind(b"\n") + 1
-        if self._size < len(data):
+        self._fd = open_file(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        _, self._size = _last_line(self._fd, self._path)
+        if self._size < os.fstat(self._fd).st_size:
             os.ftruncate(self._fd, self._size)
         return state
 
@@ -176,10 +177,10 @@ class Journal:
     def _compact(self, line: bytes) -> None:
         """Begin the journal anew with one line: the earlier ones no longer count."""
         partial = self._path.with_suffix(".partial")
-        partial.write_bytes(line)
+        write_file(partial, line)
         partial.replace(self._path)
         os.close(self._fd)
-        self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND)
+        self._fd = open_file(self._path, os.O_RDWR | os.O_APPEND)
         self._size = len(line)
 
     def close(self) -> None:

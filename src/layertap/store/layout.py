@@ -19,6 +19,7 @@ from layertap.core.protocols import Json
 from layertap.errors import StoreError
 from layertap.store.elements import NATIVE
 from layertap.store.failure import damaged
+from layertap.store.opening import read_file, write_file
 
 CHUNK_BYTES = 16 << 20
 """A raw chunk holds about this much, or the rows of the first write where they are more.
@@ -34,6 +35,7 @@ LARGEST_PACKED = 1 << 31
 """Compressed chunks are smaller than this: Zstandard's binding takes no more at once."""
 
 DOCUMENT = "zarr.json"
+_DOCUMENT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +140,17 @@ def parse_document(path: Path, found: Mapping[str, Json], *, counted: bool) -> L
     if counted and not shape:
         raise damaged(path, "has no axis of rows")
     row_shape = tuple(shape[1:] if counted else shape)
-    return Layout(np.dtype(str(dtype)).newbyteorder("<"), row_shape, rows_per_chunk, counted, level)
+    stored = np.dtype(str(dtype)).newbyteorder("<")
+    layout = Layout(stored, row_shape, rows_per_chunk, counted, level)
+    if level is not None and layout.chunk_bytes >= LARGEST_PACKED:
+        raise damaged(path, "has compressed chunks larger than any")
+    return layout
 
 
 def read_json(path: Path) -> dict[str, Json]:
     """The JSON object in a file. Raises StoreError when it is missing or is none."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_file(path, _DOCUMENT_BYTES))
     except OSError as error:
         raise damaged(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -162,7 +168,7 @@ def write_json(path: Path, content: Mapping[str, Json], partial: Path) -> None:
         raise StoreError(
             f"{path} cannot hold a value that JSON lacks: {error}", hint="pass finite numbers"
         ) from error
-    partial.write_text(text, encoding="utf-8")
+    write_file(partial, text.encode())
     partial.replace(path)
 
 

@@ -148,7 +148,7 @@ def is_run(path: Path) -> bool:
 
 
 def read_document(path: Path) -> RunDocument:
-    """The document of the run at ``path``, a real one. Raises StoreError when it is not a run, was written by
+    """The document of the run at ``path``. Raises StoreError when it is not a run, was written by
     a later layertap, or is damaged."""
     if not is_run(path):
         raise StoreError(

@@ -35,7 +35,7 @@ from layertap.store.layout import (
     read_json,
 )
 from layertap.store.metadata import quantization_to_json
-from layertap.store.reading import blocks, read_rows
+from layertap.store.reading import blocks, check_rows, read_rows
 from layertap.store.rows import (
     BATCH,
     NUMBERS,
@@ -223,6 +223,7 @@ class TapWriter:
         path = self._root / f"{self._node}{suffix}" / DOCUMENT
         found = read_json(path)
         layout = parse_document(path, found, counted=self.tap.per != "run")
+        check_rows(path.parent, layout, rows)
         if suffix in ("", VALUES):
             self._dtype = original_dtype(path, found["attributes"], layout)
         return self._add(suffix, layout, rows)

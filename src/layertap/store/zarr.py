@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -27,10 +26,13 @@ from layertap.store.arrays import ArrayWriter, OpenFiles
 from layertap.store.digest import InputDigest
 from layertap.store.executions import Executions
 from layertap.store.failure import cannot_write, damaged
-from layertap.store.journal import JOURNAL, LOCK, Journal, State, read_state
+from layertap.store.journal import JOURNAL, State, read_state
 from layertap.store.layout import DOCUMENT, Layout, read_json, write_json
 from layertap.store.metadata import RunDocument, check_same, is_run, plain_json, read_document
 from layertap.store.naming import SAMPLE, node_names
+from layertap.store.opening import real_path
+from layertap.store.place import claim, exists, leave
+from layertap.store.reading import check_rows
 from layertap.store.rows import BATCH, ZarrRows
 from layertap.store.taps import TapWriter, discard
 
@@ -58,7 +60,7 @@ class ZarrStore:
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        self.path = path
+        self.path = path = real_path(path)
         level = _level(compression)
         document = RunDocument(
             plain_json(provenance), tuple(taps), node_names(tap.name for tap in taps)
@@ -68,8 +70,9 @@ class ZarrStore:
         self._closed = self._broken = False
         self._published = time.monotonic()
         self._interval = _PUBLISH_SECONDS
+        self._made_folder = not path.exists()
         try:
-            self._journal = _claim(path, resume=resume, overwrite=overwrite)
+            self._journal = claim(path, resume=resume, overwrite=overwrite)
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
@@ -82,9 +85,10 @@ class ZarrStore:
 
     def _start(self, document: RunDocument, level: int | None, resume: bool) -> None:
         old = read_document(self.path) if is_run(self.path) else None
+        self._is_new = old is None
         if old is not None:
             if not resume:
-                raise _exists(self.path)  # another process made it a moment ago
+                raise exists(self.path)  # another process made it a moment ago
         else:
             (self.path / SAMPLE / JOURNAL).unlink(missing_ok=True)
         self._state = self._journal.open()
@@ -109,13 +113,14 @@ class ZarrStore:
         if old is None:
             write_json(self.path / DOCUMENT, self._document.content(self._state), self._partial)
         self._resumed = self._state.samples
+        layout = Layout(np.dtype("<i8"), (), 1 << 19)
         self._sample = ArrayWriter(
             self.path / SAMPLE,
-            Layout(np.dtype("<i8"), (), 1 << 19),
+            layout,
             self._files,
             dimensions=(),
             attributes={},
-            resumed=_numbered(self.path, self._state),
+            resumed=_numbered(self.path, self._state, layout),
         )
 
     @property
@@ -243,6 +248,8 @@ class ZarrStore:
                 self._finish()
             elif self._state.batches and not self._state.complete:
                 self._publish(final=True)
+            elif self._is_new and not self._state.batches and not complete:
+                leave(self.path, made=self._made_folder)
         except OSError as error:
             if complete:
                 raise cannot_write(self.path, error) from error
@@ -290,11 +297,12 @@ class ZarrStore:
 def load_run(path: Path) -> Run:
     """The run at ``path``, complete or not, also while it is being written; captures are read
     when they are asked for, and nothing is modified. Raises StoreError."""
-    document = read_document(path)
-    state = read_state(path / SAMPLE / JOURNAL)
+    root = real_path(path)
+    document = read_document(root)
+    state = read_state(root / SAMPLE / JOURNAL)
     pairs = zip(document.taps, document.nodes, strict=True)
-    stored = [_stored(path, state, i, tap, node) for i, (tap, node) in enumerate(pairs)]
-    rows = [(s.tap, ZarrRows(path, s.node, s.tap, s.rows, s.flags)) for s in stored]
+    stored = [_stored(root, state, i, tap, node) for i, (tap, node) in enumerate(pairs)]
+    rows = [(s.tap, ZarrRows(root, s.node, s.tap, s.rows, s.flags)) for s in stored]
     facts = {**document.provenance, **document.notes, "inputs": {"sha256": state.inputs or None}}
     demoted = [one.tap.name for one in stored if "batch" in one.flags]
     if demoted:
@@ -302,13 +310,15 @@ def load_run(path: Path) -> Run:
     return Run(rows, facts, samples=state.samples, complete=state.complete, path=path)
 
 
-def _numbered(path: Path, state: State) -> int:
-    """Samples that the coordinate array numbers already."""
+def _numbered(path: Path, state: State, layout: Layout) -> int:
+    """Samples that the coordinate array numbers already; nothing else depends on it."""
     try:
         (shape,) = read_json(path / SAMPLE / DOCUMENT)["shape"]
-    except (StoreError, KeyError, ValueError):
+        rows = min(int(shape), state.samples)
+        check_rows(path / SAMPLE, layout, rows)
+    except (StoreError, KeyError, ValueError, TypeError):
         return 0
-    return min(int(shape), state.samples)
+    return rows
 
 
 def _expected(state: State, tap: TapPoint) -> int:
@@ -350,74 +360,3 @@ def _level(compression: str | None) -> int | None:
             hint="it is zstd, or zstd:LEVEL with a level from 1 to 22",
         )
     return level
-
-
-def check_place(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Raise StoreError where a run cannot be written to ``path`` as asked; nothing is changed."""
-    if resume and overwrite:
-        raise StoreError("a run is either resumed or overwritten", hint="ask for one of them")
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{path} is a file, not a folder", hint="choose another path")
-    if path.is_dir() and any(path.iterdir()):
-        if not _is_ours(path):
-            raise StoreError(
-                f"{path} holds files that are no run of layertap", hint="choose another path"
-            )
-        if not (resume or overwrite):
-            raise _exists(path)
-
-
-def _claim(path: Path, *, resume: bool, overwrite: bool) -> Journal:
-    """The locked journal of the folder ``path``, made, found or emptied as asked."""
-    check_place(path, resume=resume, overwrite=overwrite)
-    (path / SAMPLE).mkdir(parents=True, exist_ok=True)
-    journal = Journal(path / SAMPLE, path)
-    try:
-        if overwrite:
-            _empty(path)
-    except BaseException:
-        journal.close()
-        raise
-    return journal
-
-
-def _exists(path: Path) -> StoreError:
-    return StoreError(
-        f"there is a run at {path} already",
-        hint="go on with resume (--resume), replace it with overwrite (--overwrite), or choose "
-        "another path",
-    )
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether the folder is a run, or the beginning of one whose writer was killed."""
-    if is_run(path):
-        return True
-    only = path / SAMPLE
-    if [entry.name for entry in path.iterdir()] != [SAMPLE] or not only.is_dir():
-        return False
-    return _is_bare(only) or (only / LOCK).exists()
-
-
-def _empty(path: Path) -> None:
-    """Remove a run's arrays, journal and document, in an order that leaves a run at any time.
-
-    Raises StoreError, before anything is removed, when the folder holds anything else.
-    """
-    entries = [entry for entry in path.iterdir() if entry.name != DOCUMENT]
-    for entry in entries:
-        own = entry.is_dir() and not entry.is_symlink()
-        if not own or not ((entry / DOCUMENT).exists() or entry.name == SAMPLE or _is_bare(entry)):
-            raise StoreError(
-                f"{path} holds {entry.name!r}, which is not of the run",
-                hint="move it away, or choose another path",
-            )
-    (path / SAMPLE / JOURNAL).unlink(missing_ok=True)
-    for entry in entries:
-        if entry.name != SAMPLE:
-            shutil.rmtree(entry)
-    (path / DOCUMENT).unlink(missing_ok=True)
-
-
-def _is_bare(folder: Path) -> bool:
-    return not any(folder.iterdir())

@@ -593,7 +593,10 @@ class PersistentStoreSuite(StoreSuite):
             store.write(self.TAPS[1], np.full((2, 5), 9, np.float32))
             store.write(self.TAPS[2], np.full((2, 99), 9, np.float16))
         store.close(False)
-        self.check(self.load(tmp_path, store), stop)
+        if stop:
+            self.check(self.load(tmp_path, store), stop)
+        else:
+            assert not list(tmp_path.iterdir())
         store = self.resume(tmp_path, self.TAPS, {})
         assert store.samples == 2 * stop
         if stop:
@@ -630,6 +633,14 @@ class PersistentStoreSuite(StoreSuite):
         store.close(True)
         self.check(self.load(tmp_path, store), 4)
 
+    def _begun(
+        self, folder: Path, taps: Sequence[TapPoint], provenance: Mapping[str, Json]
+    ) -> None:
+        """A run of one sample without a row."""
+        store = self.make_store(folder, taps, provenance)
+        store.commit(1, feed_of(0, 1))
+        store.close(False)
+
     def _resumed_within(self, tmp_path: Path) -> Sink:
         """A run of two batches, resumed; the first is skipped."""
         store = self.make_store(tmp_path, self.TAPS, {})
@@ -664,7 +675,7 @@ class PersistentStoreSuite(StoreSuite):
     def test_another_model_or_option_is_refused(
         self, tmp_path: Path, there: dict[str, Json], here: dict[str, Json], named: str
     ) -> None:
-        self.make_store(tmp_path, self.TAPS, there).close(False)
+        self._begun(tmp_path, self.TAPS, there)
         with pytest.raises(StoreError, match=named):
             self.resume(tmp_path, self.TAPS, here)
 
@@ -682,7 +693,7 @@ class PersistentStoreSuite(StoreSuite):
         assert run.provenance["clipped"] == {"x": 1}
 
     def test_another_axis_of_samples_is_refused(self, tmp_path: Path) -> None:
-        self.make_store(tmp_path, [make_tap("t", batch_axis=1)], {}).close(False)
+        self._begun(tmp_path, [make_tap("t", batch_axis=1)], {})
         self.resume(tmp_path, [make_tap("t", batch_axis=1)], {}).close(False)
         for other in (make_tap("t"), make_tap("t", per="batch")):
             with pytest.raises(StoreError, match="axis of samples"):
@@ -704,12 +715,12 @@ class PersistentStoreSuite(StoreSuite):
         assert (capture.tap.per, capture.raw[:, 0].tolist()) == ("batch", [0, 1, 2, 3])
 
     def test_other_taps_are_refused(self, tmp_path: Path) -> None:
-        self.make_store(tmp_path, self.TAPS, {}).close(False)
+        self._begun(tmp_path, self.TAPS, {})
         with pytest.raises(StoreError, match="taps \\(plain"):
             self.resume(tmp_path, [self.TAPS[0], *self.TAPS[2:]], {})
 
     def test_where_and_when_do_not_matter(self, tmp_path: Path) -> None:
         there = {"created": "1", "host": {"system": "a"}, "model": {"sha256": "a", "path": "x"}}
         here = {"created": "2", "host": {"system": "b"}, "model": {"sha256": "a", "path": "y"}}
-        self.make_store(tmp_path, self.TAPS, there).close(False)
+        self._begun(tmp_path, self.TAPS, there)
         self.resume(tmp_path, self.TAPS, here).close(False)
