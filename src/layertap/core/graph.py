@@ -153,8 +153,8 @@ COLUMNS = ("name", "kind", "op", "dtype", "shape", "bytes", "quantization")
 
 
 def table_row(tap: TapPoint) -> tuple[str, ...]:
-    """``tap`` as one row of text under :data:`COLUMNS`; bytes are those of one captured row. Further
-    names stand behind the kind."""
+    """``tap`` as one row of text under :data:`COLUMNS`; bytes are those of one captured row, and
+    further names stand behind the kind."""
     size = tap.row_bytes
     return (
         tap.name,

@@ -30,7 +30,8 @@ from layertap.runtimes.keras.recurrent import Loop, heard_loop
 from layertap.runtimes.keras.tf_loops import Places, brought_out
 from layertap.runtimes.keras.tf_operations import GraphOperations, trail
 from layertap.runtimes.tfgraph.buffers import arrays as owned
-from layertap.runtimes.tfgraph.buffers import given_away, without_shared
+from layertap.runtimes.tfgraph.buffers import given_away
+from layertap.runtimes.tfgraph.internals import call_flat, is_eager
 
 _Key = tuple[tuple[tuple[int, ...], Any], ...]
 
@@ -79,7 +80,7 @@ class TensorFlow:
         if not tf.is_tensor(tensor):
             return np.array(tensor)
         dense = tf.convert_to_tensor(tensor)
-        return np.array(dense.numpy()) if isinstance(dense, tf.__internal__.EagerTensor) else None
+        return np.array(dense.numpy()) if is_eager(dense) else None
 
     def compile(self, target: Target, wanted: Sequence[str], *, operations: bool) -> Compiled:
         traced: dict[_Key, _Traced] = {}
@@ -150,15 +151,7 @@ class _Traced:
         self.concrete, self.sized = concrete, sized
         self.places: dict[str, int] = {}
         self.specs = concrete.structured_input_signature[0]
-        self._given_away: list[bool] | None = None
-
-    def _call(self, tensors: list[Any]) -> Any:
-        """Without matching the arguments to the signature once more, which takes longer than the
-        smaller layers do."""
-        flat = getattr(self.concrete, "_call_flat", None)
-        if flat is None:
-            return self.concrete(*tensors)
-        return flat(tensors, self.concrete.captured_inputs)
+        self._given_away = given_away(concrete.outputs, sized=sized)
 
     def takes(self, arrays: Sequence[Array]) -> bool:
         return all(
@@ -167,10 +160,7 @@ class _Traced:
         )
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
-        results = self._call(list(map(tf.constant, arrays)))
-        if self._given_away is None:
-            away = given_away(self.concrete.outputs, sized=self.sized)
-            self._given_away = without_shared(results, away)
+        results = call_flat(self.concrete, list(map(tf.constant, arrays)))
         return owned(results, self._given_away)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,8 @@ class KerasSession:
         self._listings: dict[Any, Listing] = {}
         self._compiled: dict[Any, Compiled] = {}
         self._axes: dict[str, str] = {}
+        self._example: dict[str, Array] = {}
+        """The form of what was fed last, without its values."""
         self._traced = False
         listing = self._declared()
         self._traced = listing is None
@@ -104,11 +108,29 @@ class KerasSession:
         """
         self._check_open()
         arrays = self._arrays(feed)
+        self._example = {
+            name: np.broadcast_to(np.zeros((), one.dtype), one.shape)
+            for name, one in arrays.items()
+        }
         if self._traced:
             self._complete(arrays)
         taps = [tap for tap in self.graph if tap.name in self._listing.axes and not tap.untappable]
         self._prove(arrays, [tap for tap in taps if wanted is None or wanted(tap)])
         return self.graph
+
+    def hint_for(self, selector: str, /) -> str:
+        """That single operations go by such a name, where they do."""
+        if self._operations or self._eager or self._model is None or not self._example:
+            return ""
+        lister = replace(self._lister(), operations=True)
+        try:
+            graph = lister.traced(self._example).graph
+        except LayertapError:
+            return ""
+        near = selector.lower()
+        found = (tap.name for tap in graph if fnmatchcase(tap.name.lower(), near))
+        deep = next((name for name in found if name not in self.graph), None)
+        return "" if deep is None else f"depth='ops' (--depth ops) lists {deep!r}"
 
     def _complete(self, arrays: Mapping[str, Array]) -> None:
         if not self._inputs.complete(tuple(arrays)):

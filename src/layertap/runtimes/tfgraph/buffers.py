@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from layertap.core.dtypes import Array
+from layertap.runtimes.tfgraph.internals import without_copy
 
 _FRESH = frozenset(
     {
@@ -85,24 +86,24 @@ def _depends_on_an_argument(operation: Any) -> bool:
     return False
 
 
-def without_shared(tensors: Sequence[Any], away: Sequence[bool]) -> list[bool]:
-    """``away`` for the results of a first call, less those that share another one's buffer.
+def arrays(tensors: Sequence[Any], away: Sequence[bool]) -> list[Array]:
+    """NumPy arrays of the caller's own, those in ``away`` without a copy.
 
-    TensorFlow simplifies a function once, before its first call (``x + 0`` becomes ``x``), so that
-    two results may turn out to be one buffer, in this call and in all later ones.
+    TensorFlow simplifies a function before it runs (``x + 0`` becomes ``x``), so that two results
+    may turn out to be one buffer: only the first of them is given away, which is seen to in each
+    call.
     """
     seen: set[int] = set()
-    kept: list[bool] = []
-    for tensor, free in zip(tensors, away, strict=True):
-        address = tensor._numpy().__array_interface__["data"][0] if free else 0
-        kept.append(free and address not in seen)
-        seen.add(address)
-    return kept
-
-
-def arrays(tensors: Sequence[Any], away: Sequence[bool]) -> list[Array]:
-    """NumPy arrays of the caller's own, those in ``away`` without a copy."""
     return [
-        tensor._numpy() if free else tensor.numpy()
+        _own(tensor, seen) if free else tensor.numpy()
         for tensor, free in zip(tensors, away, strict=True)
     ]
+
+
+def _own(tensor: Any, seen: set[int]) -> Array:
+    value = without_copy(tensor)
+    address = value.__array_interface__["data"][0]
+    if address in seen:
+        return tensor.numpy()  # type: ignore[no-any-return]
+    seen.add(address)
+    return value

@@ -13,7 +13,8 @@ from tensorflow.core.framework import function_pb2, graph_pb2
 
 from layertap.core.dtypes import Array
 from layertap.runtimes.tfgraph.buffers import arrays as owned
-from layertap.runtimes.tfgraph.buffers import given_away, without_shared
+from layertap.runtimes.tfgraph.buffers import given_away
+from layertap.runtimes.tfgraph.internals import call_flat, eager_mode
 from layertap.runtimes.tfgraph.scope import (
     ARGUMENT,
     Node,
@@ -31,8 +32,7 @@ _numbers = itertools.count()
 
 def eagerly() -> AbstractContextManager[None]:
     """Execute operations at once, also where the caller builds a graph or switched that off."""
-    mode: AbstractContextManager[None] = tf.__internal__.eager_context.eager_mode()
-    return mode
+    return eager_mode()
 
 
 @dataclass(frozen=True)
@@ -82,19 +82,14 @@ class Compiled:
 
         with eagerly():
             self._function = tf.compat.v1.wrap_function(body, list(program.fed.values()))
-        self._given_away: list[bool] | None = None
+        self._given_away = given_away(self._function.outputs)
 
     def __call__(self, tensors: Sequence[Any]) -> list[Array]:
         """One tensor or array for each fed node. Raises what TensorFlow raises."""
         function = self._function
         with eagerly():
             given = list(map(tf.constant, tensors))
-            flat = getattr(function, "_call_flat", None)
-            # Directly, for matching arguments to the signature takes longer than small operations.
-            results = flat(given, function.captured_inputs) if flat else function(*given)
-            if self._given_away is None:
-                self._given_away = without_shared(results, given_away(function.outputs))
-            return owned(results, self._given_away)
+            return owned(call_flat(function, given), self._given_away)
 
 
 def graph_def(
