@@ -99,7 +99,7 @@ def _check(given: Given, options: dict[str, Any]) -> None:
     compile_selector(options["taps"])
     check_files(given)
     if options["output"]:
-        from layertap.store.zarr import check_place
+        from layertap.store.place import check_place
 
         place = Path(options["output"])
         check_place(place, resume=options["resume"], overwrite=options["overwrite"])
