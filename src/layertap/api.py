@@ -17,13 +17,20 @@ from layertap.core.axes import BatchAxis, given_axes
 from layertap.core.captures import Run
 from layertap.core.dtypes import Array
 from layertap.core.feeds import Feeds, checked_batch_size, make_feeds
-from layertap.core.graph import Graph
+from layertap.core.graph import Graph, TapPoint
 from layertap.core.plan import Plan, check_readable, make_plan
-from layertap.core.protocols import Exporter, Grouping, Json, Keeping, Session
+from layertap.core.protocols import Exporter, Grouping, Hinting, Json, Keeping, Session
 from layertap.core.run import OnProgress, Settings, execute, weights_digest
 from layertap.core.select import Selector, canonical, compile_selector, select
 from layertap.core.units import parse_bytes
-from layertap.errors import LayertapError, PlanError, SelectionError, SourceError, StoreError
+from layertap.errors import (
+    LayertapError,
+    NoSuchTap,
+    PlanError,
+    SelectionError,
+    SourceError,
+    StoreError,
+)
 from layertap.runtimes.registry import Runtime, find_runtime, source_path
 from layertap.store.memory import MemoryStore
 
@@ -252,6 +259,19 @@ class Model:
             )
         return feeds
 
+    def _select(self, taps: Selector) -> tuple[TapPoint, ...]:
+        """The tap points that ``taps`` matches. Raises NoSuchTap, with what would make one where
+        the session knows."""
+        try:
+            return select(self.graph, taps)
+        except NoSuchTap as error:
+            session, hint = self.session, ""
+            if isinstance(taps, str) and isinstance(session, Hinting):
+                hint = session.hint_for(taps)
+            if not hint:
+                raise
+            raise NoSuchTap(error.message, hint=hint) from None
+
     def _executions(self, samples: int | None, batches: int | None) -> int | None:
         """How often one pass will execute the model, None while unknown."""
         able = self.session.capabilities
@@ -269,7 +289,7 @@ class Model:
         batch_axis: BatchAxis | None = None,
     ) -> Plan:
         graph = self.graph
-        chosen = {tap.name for tap in select(graph, taps)}
+        chosen = {tap.name for tap in self._select(taps)}
         if keep_inputs:
             chosen |= {tap.name for tap in graph.inputs}
         return make_plan(

@@ -317,3 +317,9 @@ def test_a_last_batch_of_one_sample() -> None:
                 s for s, k in zip(other.shape[1:], capture.tap.shape, strict=True) if not k
             ]
             assert (2 in open_sizes) == (found.shape != other.shape), name
+
+
+def test_a_name_that_only_operations_have_is_told() -> None:
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    with layertap.open(net) as model, pytest.raises(NoSuchTap, match="depth='ops'"):
+        model.capture(np.zeros((2, 4), np.float32), "*softmax*")
