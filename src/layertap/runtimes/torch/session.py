@@ -164,13 +164,14 @@ class TorchSession:
         """One call, of which the module is left as it was found, whatever ends it. Returns what
         ``ear`` makes of the output before that."""
         with Deferred() as interrupts:
-            saved = self.state.save()
+            state = self.state
+            saved = state.save()
             if following is not None:
                 following.before_write = saved.before_write
             try:
                 with (
                     self.listening.captured(ear),
-                    self._mode(),
+                    self._mode(state.frozen),
                     self._recorded(ear),
                     interrupts.allowed(),
                 ):
@@ -186,11 +187,11 @@ class TorchSession:
         return nullcontext() if ear.record is None else recording.listening(ear.record)
 
     @contextmanager
-    def _mode(self) -> Iterator[None]:
+    def _mode(self, frozen: bool) -> Iterator[None]:
         """How the module is run: without gradients, eagerly, and with tensors that count their
         versions unless the module's own do not."""
         grad = torch.enable_grad if self.gradients else torch.no_grad
-        with torch.inference_mode(self.state.frozen), grad(), ExitStack() as stack:
+        with torch.inference_mode(frozen), grad(), ExitStack() as stack:
             if self.compiled:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if not self.fast_path and torch.backends.mha.get_fastpath_enabled():

@@ -22,19 +22,7 @@ from torch.nn.parameter import is_lazy
 from layertap.errors import RuntimeFailure
 from layertap.runtimes.torch import internals
 from layertap.runtimes.torch.arrays import memory
-
-
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors hold the same bits; False for layouts that cannot be compared."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    try:
-        if torch.equal(a, b) and not (a.is_floating_point() or a.is_complex()):
-            return True
-        flat = (tensor.detach().reshape(-1).view(torch.uint8) for tensor in (a, b))
-        return torch.equal(*flat)  # NaN equals no number, and -0 equals 0
-    except (RuntimeError, NotImplementedError):
-        return False
+from layertap.runtimes.torch.snapshots import Snapshot
 
 
 class Generators:
@@ -161,8 +149,10 @@ class Saved:
     def __init__(self, state: State) -> None:
         self.state = state
         self.training = [*map(_training, state.modules)]
-        written = (cell for cell in state.parameters if id(cell.tensor) in state.written)
-        self.copies = [(cell, _copy(cell.tensor)) for cell in (*state.buffers, *written)]
+        written = [cell for cell in state.parameters if id(cell.tensor) in state.written]
+        tensors = [cell.tensor for cell in (*state.buffers, *written)]
+        self.kept = set(map(id, tensors))
+        self.snapshots = [Snapshot(tensors)]
         self.versions = [*map(_version, state.counted)]
         self.lost = False
         self.generators = None
@@ -175,7 +165,8 @@ class Saved:
         for cell in self.state.cells_at(tensor):
             if id(cell.tensor) not in self.state.written:
                 self.state.written.add(id(cell.tensor))
-                self.copies.append((cell, _copy(cell.tensor)))
+                self.kept.add(id(cell.tensor))
+                self.snapshots.append(Snapshot([cell.tensor]))
 
     def restore(self) -> None:
         """Bring everything back of which there is a copy."""
@@ -189,8 +180,8 @@ class Saved:
         if not state.is_current():
             state.put_back()
         with torch.inference_mode(state.frozen), torch.no_grad():
-            for cell, copy in self.copies:
-                _restore(cell.tensor, copy)
+            for snapshot in self.snapshots:
+                snapshot.restore()
 
     def check(self) -> None:
         """Raise RuntimeFailure where a parameter was written to that had never been before, so that
@@ -209,36 +200,13 @@ class Saved:
         now = [*map(_version, counted)]
         if now == self.versions:
             return False
-        kept = {id(cell.tensor) for cell, _ in self.copies}
         moved = {
             id(tensor)
             for tensor, before, after in zip(counted, self.versions, now, strict=True)
             if before != after
         }
         self.state.written |= moved
-        return not moved <= kept
-
-
-Copy = tuple[torch.Tensor, int]
-"""A copy of a tensor, and the tensor's version then; -1 where versions are not counted."""
-
-
-def _copy(tensor: torch.Tensor) -> Copy:
-    return tensor.detach().clone(), -1 if tensor.is_inference() else tensor._version
-
-
-def _restore(tensor: torch.Tensor, copy: Copy) -> None:
-    """Write ``copy`` back where the values are others. Some writes pass the version by: batch
-    norm's of its running statistics, those through ``.data`` or NumPy."""
-    values, version = copy
-    same_version = version == -1 or tensor._version == version
-    if same_version and tensor.shape == values.shape and torch.equal(tensor, values):
-        return
-    if same_bits(tensor, values):
-        return
-    if tensor.shape != values.shape:
-        tensor.data = torch.empty_like(values)
-    tensor.detach().copy_(values)
+        return not moved <= self.kept
 
 
 def _cells(modules: Iterable[nn.Module]) -> Iterator[Cell]:
