@@ -45,8 +45,8 @@ def test_interrupt_and_resume(tmp_path, int8_model, start, runtime):
     run = layertap.load(tmp_path / "run.zarr")
     assert not run.complete
     assert run.samples == 20
-    assert "interrupted: 20 samples are in run.zarr" in err
-    command = shlex.split(err.split("go on with: layertap ")[1])
+    assert "interrupted: 20 samples in run.zarr, which is valid" in err
+    command = shlex.split(err.split(" -m layertap ")[1])
     assert command[-1] == "--resume"
     resumed = start(*command)
     _, err = resumed.communicate(timeout=60)

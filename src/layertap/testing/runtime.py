@@ -14,11 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import layertap
+from layertap.core.captures import Run
 from layertap.core.dtypes import Array, numpy_dtype
 from layertap.core.graph import COMPUTED, TapPoint
 from layertap.core.protocols import Grouping
 from layertap.core.select import select
 from layertap.errors import FeedError, LayertapError, NoSuchTap, Untappable
+from layertap.testing.disturbed import interrupted, together
 
 FRAMEWORKS = (
     "torch",
@@ -60,6 +62,7 @@ class RuntimeSuite:
 
     isolation: Python code that opens a model in this runtime and captures from it, run in a fresh
     process that must not import any framework but those in ``frameworks``.
+    interrupts: at how many lines a capture is interrupted.
     rtol, atol: tolerance towards the oracle; 0 where the oracle runs the same kernels.
     """
 
@@ -69,9 +72,14 @@ class RuntimeSuite:
     rtol: ClassVar[float] = 0.0
     atol: ClassVar[float] = 0.0
     examples: ClassVar[int] = 15
+    interrupts: ClassVar[int] = 60
 
     def make_case(self) -> Case:
         raise NotImplementedError
+
+    def make_steady_case(self) -> Case:
+        """One that draws no random numbers: all threads draw from the same generator."""
+        return self.make_case()
 
     def random_cases(self) -> st.SearchStrategy[Case]:
         """Small random models whose oracle covers every tap that the model computes."""
@@ -218,6 +226,51 @@ class RuntimeSuite:
                 run_pass(case.feed, emit)
             assert case.fingerprint() == before
             self._check(case, dict_of(_emissions(model, taps, case.feed)))
+
+    def test_an_interrupt_at_any_line_leaves_everything_as_it_was(self, case: Case) -> None:
+        before = case.fingerprint()
+        with self.open(case) as model:
+            model.capture(case.feed)
+
+            def check(line: int) -> None:
+                assert case.fingerprint() == before, line
+                self._check_run(case, model.capture(case.feed))
+
+            interrupted(lambda: model.capture(case.feed), check, self.interrupts)
+        assert case.fingerprint() == before
+
+    def test_threads_get_their_own_values(self) -> None:
+        case = self.make_steady_case()
+        other = {name: np.flip(value).copy() for name, value in case.feed.items()}
+        with self.open(case) as model:
+            alone = model.capture(other)
+
+            def one() -> None:
+                self._check_run(case, model.capture(case.feed))
+
+            def two() -> None:
+                run = model.capture(other)
+                for name, capture in alone.items():
+                    _assert_same_bits(np.asarray(run[name].raw), np.asarray(capture.raw), name)
+
+            def user() -> None:
+                case.outputs()
+
+            assert together(one, two, user, times=5) == []
+
+    def _check_run(self, case: Case, run: Run) -> None:
+        """The values of a capture of the case's feed, as far as the oracle has the tap."""
+        for name in run.keys() & case.oracle.keys():
+            raw, tap = np.asarray(run[name].raw), run[name].tap
+            value = raw[0] if tap.per == "batch" else np.moveaxis(raw, 0, tap.batch_axis)
+            expected = np.asarray(case.oracle[name])
+            np.testing.assert_allclose(
+                value.reshape(expected.shape),
+                expected,
+                rtol=self.rtol,
+                atol=self.atol,
+                err_msg=name,
+            )
 
     def test_dequantized_values(self, case: Case) -> None:
         with self.open(case) as model:

@@ -319,6 +319,7 @@ def test_a_last_batch_of_one_sample() -> None:
             assert (2 in open_sizes) == (found.shape != other.shape), name
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the name of the operation is TensorFlow's")
 def test_a_name_that_only_operations_have_is_told() -> None:
     net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
     with layertap.open(net) as model, pytest.raises(NoSuchTap, match="depth='ops'"):

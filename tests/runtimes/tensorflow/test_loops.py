@@ -87,9 +87,9 @@ def test_iterations_that_depend_on_the_input_and_none_at_all(generation: str) ->
     with layertap.open(graph_of(build)) as model:
         tap = tap_of(model, "same")
         run = model.capture([ROWS, ROWS - 9], tap.name)
-        # How often it runs depends on all samples together: no axis is that of one.
+        # How often it runs depends on all samples together, and is the same for each of a batch.
         shapes = [row.shape for row in run[tap.name].raw]
-        assert shapes == [(5, 2, 3), (0, 2, 3)]
+        assert shapes == [(5, 3)] * 2 + [(0, 3)] * 2
 
 
 def test_a_branch_that_is_not_taken_has_no_row(generation: str) -> None:
@@ -291,7 +291,8 @@ def test_random_nests_of_loops_and_branches(generation: str) -> None:
         graph = graph_of(lambda x: tf.identity(build(steps, x, "s"), name="result"))
         with layertap.open(graph) as model:
             taps = {name: tap_of(model, name) for name in meaning.values}
-            run = model.capture(x, [tap.name for tap in taps.values()])
+            # A run in which nothing at all has a value is an error: the result always has one.
+            run = model.capture(x, [*(tap.name for tap in taps.values()), "result"])
             for name, each in meaning.values.items():
                 _check(run[taps[name].name], each, meaning.loops[name])
 

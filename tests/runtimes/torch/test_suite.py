@@ -155,11 +155,14 @@ with layertap.open(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())) 
     model.capture(np.zeros((2, 4), np.float32))
 """
 
-    def make_case(self) -> Case:
+    def make_case(self, *, train: bool = True) -> Case:
         kinds = ["linear", "relu", "norm", "kept", "dropout", "identity", "unflatten"]
         calls = [("", i) for i in range(7)]
         calls += [("add", 0), ("", 1), ("view", 2), ("data", 3), ("", 4), ("add", 6), ("", 3)]
-        return make_case(kinds, calls, train=True)
+        return make_case(kinds, calls, train=train)
+
+    def make_steady_case(self) -> Case:
+        return self.make_case(train=False)
 
     def random_cases(self) -> st.SearchStrategy[Case]:
         kinds = st.lists(st.sampled_from(sorted(Step.MAKERS)), min_size=1, max_size=5)

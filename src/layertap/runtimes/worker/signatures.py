@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from layertap.core.graph import Graph, TapPoint
 from layertap.core.inputs import InputSpec
@@ -29,9 +30,11 @@ def signature_of(model: TfliteModel, key: str | None) -> Signature | None:
     )
 
 
-def asked_for(source: str | Path, signature: str | None) -> tuple[Path, str | None]:
+def asked_for(source: Any, signature: str | None) -> tuple[Any, str | None]:
     """The file, and the signature that is asked for by ``file#signature`` or by name. Raises
     SourceError where these are two."""
+    if not isinstance(source, str | Path):
+        return source, signature  # whoever reads it says what it is
     path = source_path(source)
     part = str(source)[len(str(path)) + 1 :] if path != Path(source) else ""
     if part and signature not in (None, part):
