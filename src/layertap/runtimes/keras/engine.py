@@ -81,7 +81,8 @@ def in_order(found: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
 
 
 class Engine(Protocol):
-    """One Keras backend.
+    """One Keras backend. ``internals`` are private members of it that did not pass their test, with
+    what is done instead.
 
     ``loops``: layers called in a Python loop over time steps show up once for each step, so the
     graph depends on the length of the input.
@@ -92,6 +93,7 @@ class Engine(Protocol):
     loops: bool
     bit_exact: bool
     reason: str
+    internals: Mapping[str, str]
 
     def call_abstractly(self, function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:
         """Call ``function`` on tensors of these shapes and dtypes that have no values; the model's

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ class Jax:
     version: str = jax.__version__
     loops = False
     bit_exact = False
+    internals: Mapping[str, str] = MappingProxyType({})
     reason = (
         "XLA fuses operations differently when values inside a fusion become outputs, "
         "which can change the last bits"

@@ -31,7 +31,7 @@ from layertap.runtimes.keras.tf_loops import Places, brought_out
 from layertap.runtimes.keras.tf_operations import GraphOperations, trail
 from layertap.runtimes.tfgraph.buffers import arrays as owned
 from layertap.runtimes.tfgraph.buffers import given_away
-from layertap.runtimes.tfgraph.internals import call_flat, is_eager
+from layertap.runtimes.tfgraph.internals import call_flat, is_eager, report
 
 _Key = tuple[tuple[tuple[int, ...], Any], ...]
 
@@ -41,6 +41,7 @@ class TensorFlow:
     version: str = tf.__version__
     loops = False
     bit_exact = False
+    internals = report()
     reason = (
         "TensorFlow's graph optimizer fuses and reorders operations (around sigmoid and swish, for "
         "instance) differently when values in between become outputs: the last bits can differ"

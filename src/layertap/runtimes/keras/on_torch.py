@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -39,6 +40,7 @@ class Torch:
     version: str = torch.__version__
     loops = True
     bit_exact = True
+    internals: Mapping[str, str] = MappingProxyType({})
     reason = ""
 
     def call_abstractly(self, function: Traceable, specs: Sequence[tuple[Shape, str]]) -> None:

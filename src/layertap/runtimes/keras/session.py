@@ -86,6 +86,7 @@ class KerasSession:
     @property
     def provenance(self) -> Mapping[str, Json]:
         kind = "type" if self._source.sha256 is None else "path"
+        replaced = self._engine.internals
         return {
             "runtime": "keras",
             "version": keras.__version__,
@@ -94,6 +95,7 @@ class KerasSession:
             "fused_rnn": self._fused,
             "compiled": not self._eager,
             "model": {"sha256": self._source.sha256, kind: self._source.origin},
+            **({"internals": dict(replaced)} if replaced else {}),
         }
 
     @property

@@ -24,6 +24,7 @@ from layertap.runtimes.tensorflow.export import extractor, save
 from layertap.runtimes.tensorflow.live import Untraced
 from layertap.runtimes.tensorflow.opened import Input, Opened
 from layertap.runtimes.tensorflow.reading import Reading, Shared
+from layertap.runtimes.tfgraph.internals import report
 
 REASON = (
     "TensorFlow's graph optimizer fuses and folds operations differently when values in between "
@@ -91,7 +92,8 @@ class TensorFlowSession:
     @property
     def provenance(self) -> Mapping[str, Json]:
         facts = {} if self._opened is None else self._opened.provenance
-        return {"runtime": "tensorflow", "version": tf.__version__, "model": {}, **facts}
+        known = {"runtime": "tensorflow", "version": tf.__version__, "model": {}, **facts}
+        return {**known, "internals": dict(report())} if report() else known
 
     @property
     def axes(self) -> Mapping[str, str]:
