@@ -18,7 +18,8 @@ if sys.argv[1] == "without":
     before = ops._EagerTensorBase._numpy
     def changed(tensor):
         value = before(tensor)
-        value.flags.writeable = False
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
         return value
     ops._EagerTensorBase._numpy = changed
 import layertap
