@@ -49,7 +49,9 @@ def taps(ctx: click.Context) -> Iterable[str]:
     import layertap
 
     models = ("source", "model", "run")
-    named = next((ctx.params[name] for name in models if ctx.params.get(name)), "")
+    given = (ctx.params[name] for name in models if ctx.params.get(name))
+    # Where an option lacks its value, as the one that is being typed does, click gives up.
+    named = next(given, "") or next(iter(ctx.args), "")
     if Path(named).is_dir():
         return layertap.load(named)
     if Path(named).suffix.lower() != ".tflite":

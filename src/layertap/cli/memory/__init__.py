@@ -12,6 +12,7 @@ import click
 
 from layertap.arena.boards import TARGETS, Board, board_names, load_board
 from layertap.arena.target import KERNELS, REFERENCE
+from layertap.cli import completion
 from layertap.cli.options import json_option, taps_option
 from layertap.errors import LayertapError, StoreError
 
@@ -37,7 +38,12 @@ DOES_NOT_FIT = 1
 @click.option("--target", type=click.Choice(TARGETS), help="Chip family.  [default: host]")
 @click.option("--tflm", "version", metavar="VERSION", help="Version of TensorFlow Lite Micro.")
 @click.option("--kernels", type=click.Choice(KERNELS), default=REFERENCE, help="Their library.")
-@click.option("--board", metavar="NAME|FILE.toml", help="Does it fit? Sets the target, too.")
+@click.option(
+    "--board",
+    metavar="NAME|FILE.toml",
+    shell_complete=completion.boards,
+    help="Does it fit? Sets the target, too.",
+)
 @click.option("--boards", "list_boards", is_flag=True, help="List the boards that are known.")
 @click.option("--log", metavar="FILE", help="What a device printed, beside the prediction.")
 @click.option("--tensors", is_flag=True, help="Every tensor: home, offset, lifetime, sharers.")
