@@ -14,6 +14,7 @@ from layertap.core.dtypes import Array
 from layertap.core.graph import TapPoint
 from layertap.core.quantization import Quantization
 from layertap.errors import NoSuchTap, StoreError
+from layertap.store.memory import MemoryRows
 
 
 class Listed:
@@ -194,3 +195,12 @@ def test_a_summary_of_ragged_rows_is_read_in_blocks_too() -> None:
     listed = Listed([np.zeros(3)] * 10)
     summarize(Capture(tap(shape=(None, None)), listed), block_bytes=1 << 10)
     assert max(stop - start for start, stop in listed.reads) <= 256
+
+
+def test_a_tap_that_never_ran_says_so() -> None:
+    tap = TapPoint("a", "activation", "", "float32", (None, 3), 0)
+    rows = MemoryRows(tap)
+    assert repr(Capture(tap, rows)) == "<Capture 'a': never ran, 3 float32>"
+    rows.append(np.zeros((2, 3), np.float32), 0)
+    assert repr(Capture(tap, rows)) == "<Capture 'a': 2 rows of 3 float32>"
+    assert repr(Capture(tap, rows)[1:1]) == "<Capture 'a': 0 rows of 3 float32>"

@@ -77,7 +77,7 @@ def _summary_row(capture: Capture, summary: Summary) -> Sequence[str]:
         tap.name,
         tap.dtype,
         format_shape(tap.row_shape),
-        str(len(capture)),
+        str(len(capture)) if len(capture) else "never ran",
         *(f"{number:.4g}" if some else "-" for number in numbers),
         f"{summary.zeros / summary.count:.1%}" if some else "-",
         str(summary.not_finite) if summary.not_finite else "",

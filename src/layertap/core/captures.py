@@ -89,7 +89,8 @@ class Capture:
 
     def __repr__(self) -> str:
         shape = format_shape(self.tap.row_shape)
-        return f"<Capture {self.tap.name!r}: {len(self)} rows of {shape} {self.tap.dtype}>"
+        rows = f"{len(self)} rows of" if len(self._rows) else "never ran,"
+        return f"<Capture {self.tap.name!r}: {rows} {shape} {self.tap.dtype}>"
 
 
 class Run(Mapping[str, Capture]):
