@@ -9,9 +9,7 @@ from typing import Any
 import keras
 
 from layertap.core.dtypes import Array, numpy_dtype
-from layertap.core.graph import TapPoint
-from layertap.core.names import unused
-from layertap.runtimes.following import (
+from layertap.core.following import (
     FOLLOWED,
     NO_AXIS,
     Followed,
@@ -21,6 +19,8 @@ from layertap.runtimes.following import (
     follow,
     sample_axis,
 )
+from layertap.core.graph import TapPoint
+from layertap.core.names import unused
 from layertap.runtimes.keras.engine import Engine, Target, call_abstractly
 from layertap.runtimes.keras.inputs import Inputs
 from layertap.runtimes.keras.naming import Weight

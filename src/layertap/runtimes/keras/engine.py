@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import keras
 
 from layertap.core.dtypes import Array
+from layertap.core.following import Key, Shape, Trail
 from layertap.errors import RunError
-from layertap.runtimes.following import Key, Shape, Trail
 from layertap.runtimes.keras.intercept import listening
 from layertap.runtimes.keras.naming import Ownership
 from layertap.runtimes.keras.recorder import Recorder, Value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from layertap.runtimes.following import Key, Step, Trail
+from layertap.core.following import Key, Step, Trail
 from layertap.runtimes.keras.jaxprs import MARK, Path, inlined
 
 _PLAIN = frozenset(

@@ -11,10 +11,10 @@ import numpy as np
 
 from layertap.core.dtypes import Array
 from layertap.core.feeds import InputSpec
+from layertap.core.following import BATCHES, FREE
 from layertap.core.graph import Graph
 from layertap.core.messages import brief
 from layertap.errors import FeedError, LayertapError
-from layertap.runtimes.following import BATCHES, FREE
 from layertap.runtimes.keras import describe
 from layertap.runtimes.keras.describe import Known, Probed, Specs
 from layertap.runtimes.keras.engine import Engine, Target

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from layertap.core.dtypes import Array
-from layertap.runtimes.following import Shape
+from layertap.core.following import Shape
 from layertap.runtimes.keras.engine import (
     Compiled,
     Observed,

@@ -13,8 +13,8 @@ import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx
 
 from layertap.core.dtypes import Array
+from layertap.core.following import Shape
 from layertap.errors import LayertapError
-from layertap.runtimes.following import Shape
 from layertap.runtimes.keras.engine import (
     Compiled,
     Observed,

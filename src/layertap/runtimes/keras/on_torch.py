@@ -15,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from layertap.core.dtypes import Array
-from layertap.runtimes.following import Shape
+from layertap.core.following import Shape
 from layertap.runtimes.keras.engine import (
     Compiled,
     Observed,

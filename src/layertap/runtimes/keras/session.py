@@ -18,6 +18,7 @@ from layertap.core.graph import Graph, TapPoint
 from layertap.core.messages import brief
 from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Emit, Json, Pass, Wanted
+from layertap.core.proving import ONE, Judgement, prove, with_axes
 from layertap.errors import (
     FeedError,
     LayertapError,
@@ -31,7 +32,6 @@ from layertap.runtimes.keras.inputs import inputs_of
 from layertap.runtimes.keras.listing import Lister, Listing, dtype_name, parts
 from layertap.runtimes.keras.naming import Ownership
 from layertap.runtimes.keras.sources import Source
-from layertap.runtimes.proving import ONE, Judgement, prove, with_axes
 
 
 class KerasSession:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from layertap.runtimes.following import Shape, Step, Trail
+from layertap.core.following import Shape, Step, Trail
 from layertap.runtimes.keras.recorder import Frame, Recorder
 from layertap.runtimes.keras.tf_loops import LOOPS, inner_graphs
 from layertap.runtimes.keras.user_lines import user_line

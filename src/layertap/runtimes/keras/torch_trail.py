@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from layertap.runtimes.following import Key, Step, Trail
+from layertap.core.following import Key, Step, Trail
 
 _PLAIN = frozenset(
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from layertap.core.dtypes import numpy_dtype
 from layertap.core.feeds import InputSpec
-from layertap.runtimes.following import BATCHES
+from layertap.core.following import BATCHES
 from layertap.runtimes.tensorflow.opened import Input
 from layertap.runtimes.tfgraph.infer import Shape
 

@@ -16,8 +16,8 @@ from layertap.core.graph import Graph, TapPoint, format_shape
 from layertap.core.messages import brief
 from layertap.core.plan import check_readable
 from layertap.core.protocols import Capabilities, Emit, Json, Pass, Wanted
+from layertap.core.proving import ONE, Judgement, prove, with_axes
 from layertap.errors import FeedError, LayertapError, RunError, RuntimeFailure
-from layertap.runtimes.proving import ONE, Judgement, prove, with_axes
 from layertap.runtimes.tensorflow.batching import Batching, batching
 from layertap.runtimes.tensorflow.catalog import Catalog, catalog
 from layertap.runtimes.tensorflow.export import extractor, save

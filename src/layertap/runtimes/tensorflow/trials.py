@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from layertap.errors import CorruptModel
-from layertap.runtimes.following import (
+from layertap.core.following import (
     FOLLOWED,
     FREE,
     NO_AXIS,
@@ -16,6 +15,7 @@ from layertap.runtimes.following import (
     follow,
     sample_axis,
 )
+from layertap.errors import CorruptModel
 from layertap.runtimes.tensorflow.batching import Batching
 from layertap.runtimes.tensorflow.opened import Opened
 from layertap.runtimes.tfgraph.infer import Path, Shape, Type, Types, infer

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from layertap.core.dtypes import Array
-from layertap.runtimes.following import Key, Shape, Step, Trail
+from layertap.core.following import Key, Shape, Step, Trail
 from layertap.runtimes.tfgraph.infer import Path, Type, Types
 from layertap.runtimes.tfgraph.scope import ARGUMENT, LOOPS, Node, Ref, Scope
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from layertap.core.axes import changed_order
+from layertap.core.following import Step, Trail, follow
 from layertap.core.graph import TapPoint
-from layertap.runtimes.following import Step, Trail, follow
-from layertap.runtimes.proving import prove
+from layertap.core.proving import prove
 
 Model = Callable[[Any], Any]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from layertap.core.axes import changed_order, reordered
 from layertap.core.dtypes import Array
+from layertap.core.following import ANOTHER_ORDER, ONE_SAMPLE
 from layertap.core.graph import Graph, TapPoint
 from layertap.core.messages import brief
-from layertap.runtimes.following import ANOTHER_ORDER, ONE_SAMPLE
 
 NOT_PROVEN = "a further run of the samples in another order does not tell"
 _NOT_THERE = "a further run of the samples in another order did not compute it"
