@@ -162,8 +162,8 @@ def test_an_interrupt_leaves_keras_and_the_model_as_they_were(eager: bool) -> No
                 model.capture(x, "dense | lstm")
             timer.join()
             time.sleep(0.001)
-        except KeyboardInterrupt:
-            stopped += 1
+        except (KeyboardInterrupt, layertap.LayertapError):
+            stopped += 1  # Keras has an except for everything that makes an error of an interrupt
         timer.join()
         assert everything() == before
         assert [vars(layer).keys() for layer in net.layers] == [one.keys() for one in held]
