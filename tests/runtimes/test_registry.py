@@ -32,12 +32,12 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
 
     def register(*names: str) -> None:
         entries = [EntryPoint(n, f"{__name__}:{n}", registry.ENTRY_POINTS) for n in names]
-        monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries)
         monkeypatch.setattr(EntryPoint, "load", lambda entry: globals()[entry.name])
-        runtimes.cache_clear()
+        registry._further.cache_clear()
 
     yield register
-    runtimes.cache_clear()
+    registry._further.cache_clear()
 
 
 def test_a_runtime_of_another_package_is_not_installed_by_an_extra(register: Register) -> None:
@@ -92,3 +92,12 @@ def test_files_folders_and_objects(tmp_path: Path) -> None:
         assert caught.value.hint
     with pytest.raises(UnknownSource, match="no runtime 'litter'"):
         find_runtime("x.tflite", "litter")
+
+
+def test_what_layertap_opens_itself_is_found_without_a_look_at_the_installed_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry._further.cache_clear()
+    monkeypatch.setattr("importlib.metadata.entry_points", None)
+    assert find_runtime("model.tflite").name == "litert"
+    assert find_runtime("model.tflite", "tflm").name == "tflm"

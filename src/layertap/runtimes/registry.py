@@ -8,14 +8,16 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layertap.core.files import check_ends
 from layertap.core.messages import abridged
 from layertap.errors import MissingRuntime, SourceError, UnknownSource
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _log = logging.getLogger(__name__)
 
@@ -91,11 +93,23 @@ ENTRY_POINTS = "layertap.runtimes"
 """Entry point group; each entry loads a :class:`Runtime`."""
 
 
-@cache
 def runtimes() -> tuple[Runtime, ...]:
     """The built-in runtimes, then those that other packages register. One that cannot be loaded is
     left out with a warning: it is no reason not to open what the others open."""
-    return (*BUILTIN, *filter(None, map(_registered, entry_points(group=ENTRY_POINTS))))
+    return (*BUILTIN, *_further())
+
+
+@cache
+def _further() -> tuple[Runtime, ...]:
+    from importlib.metadata import entry_points
+
+    return tuple(filter(None, map(_registered, entry_points(group=ENTRY_POINTS))))
+
+
+def _in_order() -> Iterator[Runtime]:
+    """As :func:`runtimes`; looking among the installed packages takes time, and comes last."""
+    yield from BUILTIN
+    yield from _further()
 
 
 def _registered(entry: EntryPoint) -> Runtime | None:
@@ -130,14 +144,18 @@ def find_runtime(source: Any, name: str | None = None) -> Runtime:
         check_ends(source_path(source))
     if name is not None:
         return _by_name(name)
-    fitting = [runtime for runtime in runtimes() if _fits(runtime, source)]
-    if not fitting:
+    missing = []
+    for runtime in filter(lambda row: _fits(row, source), _in_order()):
+        if not runtime.missing():
+            return runtime
+        missing.append(runtime)
+    if not missing:
         raise _unknown(source)
-    return next((runtime for runtime in fitting if not runtime.missing()), fitting[0])
+    return missing[0]
 
 
 def _by_name(name: str) -> Runtime:
-    for runtime in runtimes():
+    for runtime in _in_order():
         if runtime.name == name:
             return runtime
     names = ", ".join(runtime.name for runtime in runtimes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -248,9 +247,11 @@ def _seconds(timeout: float | None) -> float:
 
 @cache
 def _version(distribution: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # takes longer than all the rest
+
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        return version(distribution)
+    except PackageNotFoundError:
         return None
 
 
