@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from layertap.cli import VERBS
 from layertap.cli.failure import report
+from layertap.cli.options import batch_axes
+from layertap.demo import asset
 from layertap.errors import LayertapError
 
 FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "ai_edge_litert", "tflite_micro"]
@@ -116,3 +119,79 @@ def test_a_missing_runtime_names_the_extra(cli_without, int8_model: Path):
     document = json.loads(done.stdout)
     assert document["error"] == "MissingRuntime"
     assert "pip install 'layertap[tflm]'" in document["hint"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [("lst", "did you mean 'ls'?"), ("captur", "did you mean 'capture'?"), ("xyz", "--help")],
+)
+def test_a_mistyped_verb(cli, typed, hint):
+    result = cli(typed, "model.tflite")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[0] == f"error: there is no command {typed!r}"
+    assert hint in result.stderr.splitlines()[1]
+
+
+def test_it_is_a_module_too():
+    command = [sys.executable, "-m", "layertap", "ls", "nowhere.tflite"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no file 'nowhere.tflite'")
+
+
+@pytest.mark.parametrize("no_color", ["1", ""])
+def test_no_color(no_color):
+    """On a terminal."""
+    code = f"import pty; pty.spawn([{sys.executable!r}, '-m', 'layertap', 'ls', 'nowhere.tflite'])"
+    env = {**os.environ, "NO_COLOR": no_color, "TERM": "xterm"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, timeout=60)
+    assert b"error" in done.stdout
+    assert (b"\x1b[" in done.stdout) == (not no_color)
+
+
+def test_messages_and_hints_have_an_end(capsys):
+    report(LayertapError("x" * 5000, hint="y " * 5000), [])
+    what, how = capsys.readouterr().err.splitlines()
+    assert max(len(what), len(how)) < 520
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("verb", [("ls",), ("memory",), ("capture", "--random", 0)])
+def test_a_pipe_that_is_called_a_model(cli, tmp_path, verb):
+    os.mkfifo(tmp_path / "x.tflite")
+    result = cli(*verb, tmp_path / "x.tflite")
+    assert result.exit_code == 2
+    assert "is a pipe or a device" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("-i", "nowhere.npy"),
+        ("--random", 0, "-t", "((("),
+        ("--random", 0, "-o", "{}"),
+        ("--random", 0, "--batch-axis", "x"),
+        ("--random", 0, "--batch-axis", "x=first"),
+        ("--random", 0, "--scale", "much"),
+    ],
+)
+def test_what_is_wrong_anyhow_is_refused_before_a_framework_is_imported(
+    cli_without, tmp_path, args
+):
+    (tmp_path / "thesis.txt").touch()
+    done = cli_without(
+        [], "capture", asset("digits.keras"), *(str(a).format(tmp_path) for a in args)
+    )
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("error: ")
+    assert lines[1].startswith("hint: ")
+    assert not set(FRAMEWORKS) & set(lines[2].split())
+
+
+@pytest.mark.parametrize("arguments", [{"x": 1}, {"x": -1, "kind:state": None}])
+def test_batch_axes(arguments):
+    texts = [f"{selector}={'none' if n is None else n}" for selector, n in arguments.items()]
+    assert batch_axes(texts) == arguments
+    assert batch_axes(["re:a=b=2"]) == {"re:a=b": 2}
