@@ -15,6 +15,7 @@ from layertap.core.graph import Graph, TapPoint
 from layertap.core.protocols import Capabilities, Emit, Pass, Wanted
 from layertap.errors import (
     BudgetExceeded,
+    FeedError,
     LayertapError,
     SelectionError,
     SourceError,
@@ -147,3 +148,8 @@ def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:
         layertap.open(object(), runtime="tflm")
     with pytest.raises(StoreError, match="there is no run"):
         layertap.load(tmp_path / "absent.zarr")
+
+
+def test_an_example_without_samples_is_refused() -> None:
+    with pytest.raises(FeedError, match="no samples"):
+        layertap.Model(Scale()).trace(X[:0])

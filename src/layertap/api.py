@@ -24,6 +24,7 @@ from layertap.core.run import OnProgress, Settings, execute, weights_digest
 from layertap.core.select import Selector, canonical, compile_selector, select
 from layertap.core.units import parse_bytes
 from layertap.errors import (
+    FeedError,
     LayertapError,
     NoSuchTap,
     PlanError,
@@ -78,8 +79,10 @@ class Model:
         """The graph for inputs like ``x`` (one batch), shapes and repeated calls included; a model
         that is known only by running it is run once."""
         with self._lock:
-            feed = next(iter(self._feeds(x, None)))[0]
-            return self.session.trace(feed)
+            first, _ = self._feeds(x, None).peek()
+            if first is None:
+                raise FeedError("the input holds no samples", hint="give at least one")
+            return self.session.trace(first[0])
 
     def plan(
         self,
