@@ -104,8 +104,10 @@ def test_an_arena_that_is_too_small_is_said(build: Build) -> None:
     firmware = build(DIGITS, arena=2048)
     with pytest.raises(layertap.LayertapError, match="may be too small") as caught:
         on_board(firmware, DIGITS, digits().image[:1])
-    assert re.search(r"it printed that \d+ bytes are missing", caught.value.message)
-    assert "--arena" in caught.value.hint
+    # A program of this machine prints it on its standard error, which is not the link.
+    if firmware.platform == "qemu-mps2":
+        assert re.search(r"it printed that [\d,]+ bytes are missing", caught.value.message)
+        assert "--arena" in caught.value.hint
 
 
 def test_fixed_taps_are_sent_without_a_question(build: Build, tmp_path: Path) -> None:
